@@ -1,0 +1,24 @@
+"""What the tests share: where a user's own traces and reference runs lie, if anywhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(os.environ.get("TOPOMOE_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+@pytest.fixture(scope="session")
+def trace_folder() -> Callable[[str], Path]:
+    """A function from a trace's name to its folder; skips the test where there is none."""
+
+    def find(name: str) -> Path:
+        folder = SHARED / "traces" / name
+        if not folder.is_dir():
+            pytest.skip(f"no trace folder {name}: set TOPOMOE_SHARED to run this test")
+        return folder
+
+    return find

@@ -1,0 +1,92 @@
+"""Topologies by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from topomoe.topologies import units
+from topomoe.topologies.custom import from_edge_list
+from topomoe.topologies.errors import InputError, unknown
+from topomoe.topologies.fat_tree import fat_tree
+from topomoe.topologies.leaf_spine import leaf_spine
+from topomoe.topologies.mesh import mesh
+from topomoe.topologies.optical import optical
+from topomoe.topologies.topology import Topology, require_connected
+from topomoe.topologies.torus import torus
+
+EDGE_LIST_ENDINGS = (".csv", ".edges", ".txt")
+
+
+def twisted_torus(grid: tuple[int, int], bandwidth: float, latency: float) -> Topology:
+    """Return the torus whose row wraps are shifted by half the rows."""
+    return torus(grid, bandwidth, latency, twist=grid[0] // 2)
+
+
+BUILDERS: Mapping[str, Callable[..., Topology]] = {
+    "fat-tree": fat_tree,
+    "leaf-spine": leaf_spine,
+    "mesh": mesh,
+    "torus": torus,
+    "twisted-torus": twisted_torus,
+    "optical": optical,
+}
+
+
+def names() -> tuple[str, ...]:
+    """Return the names that ``make`` knows."""
+    return tuple(BUILDERS)
+
+
+def parse_grid(grid: str | tuple[int, int] | list[int], field: str = "grid") -> tuple[int, int]:
+    """Return (rows, columns) from ``"16x8"`` or a pair; InputError unless both are >= 1."""
+    parts = str(grid).lower().split("x") if isinstance(grid, str) else list(grid)
+    try:
+        rows, columns = (int(part) for part in parts)
+    except (TypeError, ValueError):
+        raise InputError(f"{field} must be rows x columns such as 16x8, got {grid!r}") from None
+    if rows < 1 or columns < 1:
+        raise InputError(f"{field} must have rows >= 1 and columns >= 1, got {rows}x{columns}")
+    if rows * columns < 2:
+        raise InputError(f"{field} must hold at least 2 devices, got {rows}x{columns}")
+    return rows, columns
+
+
+def make(
+    name: str,
+    grid: str | tuple[int, int] = (16, 8),
+    bandwidth: str | float = "400Gbps",
+    latency: str | float = "1us",
+    **options: Any,
+) -> Topology:
+    """Return the topology of that name over ``grid`` = rows x columns devices.
+
+    ``bandwidth`` and ``latency`` are those of each link and direction. Options: ``torus(twist=t)``;
+    ``leaf-spine(spines=, oversubscription=)``, rows being leaves; ``optical(circuits=, base=,
+    base_bandwidth=, degree=, bidirectional=, seed=)``. A name that ends in .csv, .edges or .txt is
+    an edge-list file.
+
+    >>> make("torus", grid=(16, 8), bandwidth="400Gbps", latency="1us").num_links
+    512
+    """
+    if name.endswith(EDGE_LIST_ENDINGS):
+        return from_edge_list(Path(name), bandwidth, latency)
+    if name not in BUILDERS:
+        raise unknown("topology", name, BUILDERS)
+    builder = BUILDERS[name]
+    allowed = list(inspect.signature(builder).parameters)[3:]
+    for option in options:
+        if option not in allowed:
+            raise unknown(f"option of {name}", option, allowed or ["none"])
+    if options.get("base_bandwidth") is not None:
+        options["base_bandwidth"] = units.bandwidth(options["base_bandwidth"], "base_bandwidth")
+    return require_connected(
+        builder(
+            parse_grid(grid),
+            units.bandwidth(bandwidth),
+            units.seconds(latency, "latency"),
+            **options,
+        )
+    )

@@ -1,0 +1,55 @@
+"""Routing policies by name; each is one file of this folder."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from topomoe.topologies.errors import unknown
+from topomoe.topologies.routing.circuit import circuit_direct, circuit_relay, hybrid
+from topomoe.topologies.routing.d_mod_k import d_mod_k
+from topomoe.topologies.routing.dimension_order import dimension_order
+from topomoe.topologies.routing.ecmp import ecmp
+from topomoe.topologies.routing.ecmp_hash import ecmp_hash
+from topomoe.topologies.routing.routing import Routing, check_reachable
+from topomoe.topologies.routing.shortest import shortest
+from topomoe.topologies.topology import Topology
+
+POLICIES: Mapping[str, Callable[..., Routing]] = {
+    "dimension-order": dimension_order,
+    "ecmp": ecmp,
+    "ecmp-hash": ecmp_hash,
+    "d-mod-k": d_mod_k,
+    "shortest": shortest,
+    "circuit-relay": circuit_relay,
+    "circuit-direct": circuit_direct,
+    "hybrid": hybrid,
+}
+
+
+def policies() -> tuple[str, ...]:
+    """Return the names that ``route`` knows."""
+    return tuple(POLICIES)
+
+
+def route(topology: Topology, policy: str | None = None, **options: Any) -> Routing:
+    """Return the routing of that policy over the topology; None takes the topology's default.
+
+    Options: ``dimension-order(tie="balanced" | "plus")``, ``ecmp-hash(seed=)``,
+    ``hybrid(base_fraction=)``. Raises InputError for an unknown policy or option, a policy that the
+    topology does not suit, and pairs of devices without a path.
+
+    >>> from topomoe import topologies
+    >>> torus = topologies.make("torus", grid=(16, 8))
+    >>> round(topologies.route(torus, "dimension-order").hops.sum() / (128 * 127), 6)
+    6.047244
+    """
+    name = topology.default_routing if policy is None else policy
+    if name not in POLICIES:
+        raise unknown("routing", name, POLICIES)
+    allowed = list(inspect.signature(POLICIES[name]).parameters)[1:]
+    for option in options:
+        if option not in allowed:
+            raise unknown(f"option of {name}", option, allowed or ["none"])
+    return check_reachable(POLICIES[name](topology, **options))

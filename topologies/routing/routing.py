@@ -1,0 +1,118 @@
+"""What a routing is: for every pair of devices, the fraction of its traffic on each link."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from topomoe.topologies.errors import InputError
+from topomoe.topologies.topology import FloatArray, Topology
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+
+class Routing(ABC):
+    """Fractions of each pair's demand on each link, in whatever form a policy computes fastest.
+
+    A pair split over several paths is one flow whose use of a link is its rate times the fraction.
+    ``demand`` is [B, N, N] bytes; its diagonal is no flow. float32 demand is computed in float32,
+    anything else in float64.
+    """
+
+    def __init__(self, topology: Topology, name: str) -> None:
+        """Keep what every routing has: the topology it is on and its name."""
+        self.topology = topology
+        self.name = name
+
+    @abstractmethod
+    def link_load(self, demand: NDArray[Any]) -> NDArray[Any]:
+        """Return the bytes on each link, [B, L], for demand [B, N, N]."""
+
+    @abstractmethod
+    def path_max(self, value: NDArray[Any]) -> NDArray[Any]:
+        """Return the largest ``value[L]`` over all links that a pair uses, [N, N]."""
+
+    @abstractmethod
+    def path_sum(self, value: FloatArray) -> FloatArray:
+        """Return the fraction-weighted sum of ``value[L]`` over a pair's links, [N, N]."""
+
+    @property
+    @abstractmethod
+    def matrix(self) -> csr_array[Any, Any]:
+        """The fractions as a sparse matrix [L, N*N], built when asked for; pair is source*N+dest."""
+
+    @cached_property
+    def latency(self) -> FloatArray:
+        """Path latency in seconds, a fraction-weighted mean over a pair's paths, [N, N]."""
+        return self.path_sum(self.topology.latency)
+
+    @cached_property
+    def hops(self) -> FloatArray:
+        """Links on the path, host links included, a fraction-weighted mean, [N, N]."""
+        return self.path_sum(np.ones(self.topology.num_links))
+
+    @cached_property
+    def reachable(self) -> NDArray[np.bool_]:
+        """Whether a pair has a path, [N, N]; all pairs, unless a policy covers only some."""
+        return np.ones((self.topology.num_devices,) * 2, dtype=np.bool_)
+
+    def store_and_forward(self, mtu: float) -> FloatArray:
+        """Return the seconds that packets of ``mtu`` bytes add over a pair's path, [N, N].
+
+        Every link of the path but the slowest holds a whole packet back once: (hops-1) * mtu / C
+        where all links have capacity C.
+        """
+        per_byte = 1.0 / self.topology.capacity
+        return mtu * np.maximum(self.path_sum(per_byte) - self.path_max(per_byte), 0.0)
+
+    def transfer_time(
+        self, demand: NDArray[Any], offset: FloatArray | None = None
+    ) -> NDArray[np.float64]:
+        """Return seconds [B]: the largest over pairs of worst load/capacity on its path + offset.
+
+        ``offset`` [N, N] seconds (path latency and the like) counts only where there is demand.
+        """
+        inverse = (1.0 / self.topology.capacity).astype(demand.dtype)
+        use = self.link_load(demand) * inverse
+        if offset is None:
+            return np.asarray(use.max(axis=1), dtype=np.float64)
+        worst = np.zeros(len(demand))
+        off_diagonal = ~np.eye(self.topology.num_devices, dtype=np.bool_)
+        for b in range(len(demand)):
+            flows = (demand[b] > 0) & off_diagonal
+            worst[b] = np.max((self.path_max(use[b]) + offset)[flows], initial=0.0)
+        return worst
+
+    @staticmethod
+    def from_paths(
+        topology: Topology,
+        ptr: ArrayLike,
+        links: ArrayLike,
+        source: ArrayLike | None = None,
+        destination: ArrayLike | None = None,
+    ) -> Routing:
+        """Return the routing with one given path a flow: link ids ``links[ptr[f]:ptr[f+1]]``.
+
+        Without ``source`` and ``destination`` [F], the flows are all ordered pairs of devices in
+        row-major order, with or without the diagonal, or else each path's first and last node.
+        """
+        from topomoe.topologies.routing.paths import from_paths
+
+        return from_paths(topology, ptr, links, source, destination)
+
+
+def check_reachable(routing: Routing) -> Routing:
+    """Return the routing; InputError names a pair of devices without a path."""
+    missing = np.argwhere(~routing.reachable)
+    if len(missing):
+        source, destination = missing[0]
+        raise InputError(
+            f"{routing.topology.name}: {routing.name} has no path from device {source} "
+            f"to device {destination} ({len(missing)} such pairs)"
+        )
+    return routing

@@ -1,0 +1,1 @@
+"""Topology and placement co-design for Mixture-of-Experts models."""

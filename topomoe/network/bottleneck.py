@@ -1,0 +1,67 @@
+"""The bottleneck model: the time of the busiest link, plus what a path adds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from topomoe.topologies.errors import InputError
+from topomoe.topologies.routing.routing import Routing
+from topomoe.topologies.topology import Topology
+
+
+def path_offset(routing: Routing, mtu: float | None) -> NDArray[np.float64] | None:
+    """Return what a pair's path adds to its transfer, [N, N] seconds; None if nothing anywhere.
+
+    Path latency, and with ``mtu`` (bytes) a packet's store-and-forward at every link but one.
+    """
+    offset = routing.latency
+    if mtu is not None:
+        if not (np.isfinite(mtu) and mtu >= 0):
+            raise InputError(f"mtu must be finite and >= 0, got {mtu}")
+        offset = offset + routing.store_and_forward(mtu)
+    return offset if offset.any() else None
+
+
+def checked_demand(topology: Topology, demand: ArrayLike) -> NDArray[Any]:
+    """Return demand as a contiguous float array [B, N, N]; InputError for a wrong shape or sign."""
+    array = np.asarray(demand)
+    array = np.ascontiguousarray(array, None if array.dtype == np.float32 else np.float64)
+    devices = topology.num_devices
+    if array.ndim not in (2, 3) or array.shape[-2:] != (devices, devices):
+        raise InputError(
+            f"demand must have shape [{devices}, {devices}] or [B, {devices}, {devices}] "
+            f"on {topology.name}, got {list(array.shape)}"
+        )
+    if array.size and not (array.min() >= 0 and array.max() < np.inf):
+        raise InputError("demand must be finite and >= 0 bytes")
+    return array.reshape(-1, devices, devices)
+
+
+def bottleneck(
+    topology: Topology, routing: Routing, demand: ArrayLike, mtu: float | None = None
+) -> Any:
+    """Return the seconds until all demand has arrived: a float, or [B] for demand [B, N, N].
+
+    The maximum over pairs with demand of (the worst load/capacity on the pair's own path + its path
+    latency + (hops-1) * mtu / C). At latency 0 and ``mtu=None`` it is the largest load/capacity:
+    what no schedule over this routing can beat, and max-min fair sharing does not always reach.
+    Within 2.6 % of a lossless FIFO packet simulation on the stored reference runs; congestion
+    control adds 4 to 53 %. demand is in bytes; its diagonal is no flow.
+    """
+    if routing.topology is not topology:
+        raise InputError(
+            f"routing is over another topology ({routing.topology.name}, not {topology.name})"
+        )
+    batch = checked_demand(topology, demand)
+    if not routing.reachable.all():
+        lost = (batch > 0).any(axis=0) & ~routing.reachable
+        if lost.any():
+            source, destination = np.argwhere(lost)[0]
+            raise InputError(
+                f"{topology.name}: demand from device {source} to device {destination} has no path"
+            )
+    time = routing.transfer_time(batch, path_offset(routing, mtu))
+    return float(time[0]) if np.ndim(demand) == 2 else time
