@@ -110,7 +110,9 @@ def check_ports(circuits: IntArray, devices: int, degree: int) -> None:
         )
     if (circuits[:, 0] == circuits[:, 1]).any():
         at = int(np.argmax(circuits[:, 0] == circuits[:, 1]))
-        raise InputError(f"a circuit must join two devices, circuit {at} stays at {circuits[at, 0]}")
+        raise InputError(
+            f"a circuit must join two devices, circuit {at} stays at {circuits[at, 0]}"
+        )
     for column, port in ((0, "transmit"), (1, "receive")):
         used = np.bincount(circuits[:, column], minlength=devices)
         if used.max(initial=0) > degree:

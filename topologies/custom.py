@@ -33,7 +33,9 @@ def from_links(
     if pairs.ndim != 2 or pairs.shape[1] != 2:
         raise InputError(f"{name}: links must have shape [L, 2], got {pairs.shape}")
     if len(np.unique(pairs, axis=0)) != len(pairs):
-        raise InputError(f"{name}: links must differ; parallel links are one of their summed capacity")
+        raise InputError(
+            f"{name}: links must differ; parallel links are one of their summed capacity"
+        )
     nodes = int(pairs.max(initial=-1)) + 1
     return Topology(
         name=name,
@@ -88,7 +90,9 @@ def from_networkx(
     )
 
 
-def _edge(parse: Any, edge: tuple[Any, Any, dict[str, Any]], key: str, default: Any, name: str) -> float:
+def _edge(
+    parse: Any, edge: tuple[Any, Any, dict[str, Any]], key: str, default: Any, name: str
+) -> float:
     tail, head, data = edge
     return float(parse(data.get(key, default), f"{name}: {key} of link {tail}->{head}"))
 
@@ -125,7 +129,9 @@ def from_edge_list(
         tail, head = words[:2]
         where = f"{path}: line {number}"
         attributes = {
-            "capacity": units.bandwidth(words[2] if len(words) > 2 else bandwidth, f"{where}: capacity"),
+            "capacity": units.bandwidth(
+                words[2] if len(words) > 2 else bandwidth, f"{where}: capacity"
+            ),
             "latency": units.seconds(words[3] if len(words) > 3 else latency, f"{where}: latency"),
             "medium": words[4] if len(words) > 4 else "electrical",
         }

@@ -79,7 +79,13 @@ def optical(
             optical=is_optical,
             grid=grid,
             default_routing="ecmp" if base_topology is None else "hybrid",
-            parameters={"kind": "optical", "wiring": wiring, "circuits": pairs, "degree": degree},
+            parameters={
+                "kind": "optical",
+                "wiring": wiring,
+                "circuits": pairs,
+                "degree": degree,
+                "base": base_topology,
+            },
         )
     )
 

@@ -18,7 +18,8 @@ def torus_edges(rows: int, columns: int, twist: int = 0) -> IntArray:
     vertical = np.stack([device[-1], device[0]], axis=-1)
     horizontal = np.stack([device[:, -1], np.roll(device[:, 0], -twist)], axis=-1)
     edges = np.concatenate([mesh_edges(rows, columns), vertical, horizontal])
-    return edges[edges[:, 0] != edges[:, 1]]
+    different: IntArray = edges[edges[:, 0] != edges[:, 1]]
+    return different
 
 
 def torus(grid: tuple[int, int], bandwidth: float, latency: float, twist: int = 0) -> Topology:

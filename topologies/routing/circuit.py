@@ -5,16 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from topomoe.topologies.errors import InputError
-from topomoe.topologies.routing.ecmp import ecmp
+from topomoe.topologies.routing.ecmp import ecmp_next_hop
 from topomoe.topologies.routing.mixture import MixtureRouting
 from topomoe.topologies.routing.routing import Routing
+from topomoe.topologies.routing.tree import tree_routing
 from topomoe.topologies.topology import Topology
 
 
 def _layers(topology: Topology) -> tuple[Routing, Routing]:
     if not topology.optical.any() or topology.optical.all():
         raise InputError(f"{topology.name}: circuit routing needs circuits and an electrical base")
-    return ecmp(topology, topology.optical), ecmp(topology, ~topology.optical)
+    shape = topology.parameters.get("base")
+    tree = tree_routing(topology, shape) if shape is not None else None
+    return (
+        ecmp_next_hop(topology, topology.optical),
+        tree or ecmp_next_hop(topology, ~topology.optical),
+    )
 
 
 def circuit_relay(topology: Topology) -> MixtureRouting:

@@ -47,7 +47,7 @@ def directions(size: int, wraps: bool, tie: str) -> NDArray[np.int8]:
     up = 2 * ahead < size
     at_tie = 2 * ahead == size
     up |= at_tie & ((a % 2 == 0) | (tie == "plus"))
-    return np.where(a == b, 0, np.where(up, 1, -1)).astype(np.int8)
+    return np.asarray(np.where(a == b, 0, np.where(up, 1, -1)), dtype=np.int8)
 
 
 def dimension_order(topology: Topology, tie: str = "balanced") -> DimensionOrderRouting:
@@ -98,6 +98,7 @@ class DimensionOrderRouting(Routing):
         load = np.zeros((len(demand), self.topology.num_links), dtype=demand.dtype)
         ring_load(
             demand.reshape(len(demand), rows, columns, rows * columns),
+            (0,) * columns,
             self.row_way,
             self.column_way,
             links.row_up,
@@ -114,11 +115,25 @@ class DimensionOrderRouting(Routing):
         """Return seconds [B]; see ``Routing.transfer_time``."""
         rows, columns = self.grid
         dtype = demand.dtype
-        inverse = self._by_place((1.0 / self.topology.capacity).astype(dtype))
+        row_up, row_down, column_up, column_down = self._by_place(
+            (1.0 / self.topology.capacity).astype(dtype)
+        )
         add = np.zeros((0, 0), dtype=dtype) if offset is None else offset.astype(dtype)
         time = np.zeros(len(demand))
         shaped = demand.reshape(len(demand), rows, columns, rows * columns)
-        ring_time(shaped, self.row_way, self.column_way, *inverse, add, time)
+        width = (0,) * columns
+        ring_time(
+            shaped,
+            width,
+            self.row_way,
+            self.column_way,
+            row_up,
+            row_down,
+            column_up,
+            column_down,
+            add,
+            time,
+        )
         return time
 
     def path_max(self, value: NDArray[Any]) -> NDArray[Any]:

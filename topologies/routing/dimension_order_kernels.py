@@ -19,22 +19,37 @@ Ways = NDArray[np.int8]
 
 
 @nan_free_kernel
-def marginals(demand: Array, by_row: Array, by_column: Array, gather: Array) -> None:
+def group_sums(row: Array, width: tuple[int, ...], out: Array) -> None:
+    """Fill out [n] with the sums of each len(width) entries of row [n * len(width)].
+
+    The width comes as a tuple so that it is known when the loop is compiled: five times faster.
+    """
+    for group in range(len(out)):
+        total = row[group * len(width)]
+        for c in range(1, len(width)):
+            total += row[group * len(width) + c]
+        out[group] = total
+
+
+@nan_free_kernel
+def marginals(
+    demand: Array, width: tuple[int, ...], by_row: Array, by_column: Array, gather: Array
+) -> None:
     """Fill by_row [R, R, C]: bytes from row i to i' in column j; by_column [C, C, R] likewise.
 
-    demand [R, C, R*C]; gather [C, R*C] is scratch.
+    demand [R, C, R*C]; width has C entries; gather [C, R*C] is scratch.
     """
     rows, columns, devices = demand.shape
+    sums = np.empty((columns, rows), dtype=demand.dtype)
     gather[:] = 0
     for i in range(rows):
         for j in range(columns):
             for d in range(devices):
                 gather[j, d] += demand[i, j, d]
-            for k in range(rows):
-                total = demand[i, j, k * columns]
-                for c in range(1, columns):
-                    total += demand[i, j, k * columns + c]
-                by_row[i, k, j] = total
+            group_sums(demand[i, j], width, sums[j])
+        for k in range(rows):
+            for j in range(columns):
+                by_row[i, k, j] = sums[j, k]
     for j in range(columns):
         for k in range(rows):
             for c in range(columns):
@@ -88,6 +103,7 @@ def segment_max(way: Ways, up: Array, down: Array, out: Array) -> None:
 @nan_free_kernel
 def ring_load(
     demand: Array,
+    width: tuple[int, ...],
     row_way: Ways,
     column_way: Ways,
     row_up: IntArray,
@@ -106,7 +122,7 @@ def ring_load(
     up1 = np.zeros((columns, rows), dtype=demand.dtype)
     down1 = np.zeros((columns, rows), dtype=demand.dtype)
     for b in range(demand.shape[0]):
-        marginals(demand[b], by_row, by_column, gather)
+        marginals(demand[b], width, by_row, by_column, gather)
         line_load(row_way, by_row, up0, down0)
         line_load(column_way, by_column, up1, down1)
         for i in range(rows):
@@ -145,6 +161,7 @@ def merge_pair(up: Array, down: Array) -> None:
 @nan_free_kernel
 def ring_time(
     demand: Array,
+    width: tuple[int, ...],
     row_way: Ways,
     column_way: Ways,
     inverse_row_up: Array,
@@ -166,7 +183,7 @@ def ring_time(
     worst_row = np.zeros((rows, rows, columns), dtype=demand.dtype)
     worst_column = np.zeros((columns, columns, rows), dtype=demand.dtype)
     for b in range(demand.shape[0]):
-        marginals(demand[b], by_row, by_column, gather)
+        marginals(demand[b], width, by_row, by_column, gather)
         line_load(row_way, by_row, up0, down0)
         line_load(column_way, by_column, up1, down1)
         if rows == 2:
@@ -191,7 +208,7 @@ def ring_time(
             for j in range(columns):
                 for k in range(rows):
                     first = worst_row[i, k, j]
-                    for c in range(columns):
+                    for c in range(len(width)):
                         d = k * columns + c
                         total = max(first, gather[j, d]) + offset[i * columns + j, d]
                         total = total if demand[b, i, j, d] > 0 else demand.dtype.type(0)

@@ -36,10 +36,10 @@ class MixtureRouting(Routing):
         """The fractions as a sparse matrix [L, N*N]."""
         from scipy.sparse import csr_array, diags_array
 
-        total = sum(
-            routing.matrix @ diags_array(share.reshape(-1)) for routing, share in self.parts
-        )
-        return csr_array(total)
+        total: csr_array[Any, Any] = csr_array((self.topology.num_links, self.parts[0][1].size))
+        for routing, share in self.parts:
+            total = total + routing.matrix @ diags_array(share.reshape(-1))
+        return total.tocsr()
 
     def link_load(self, demand: NDArray[Any]) -> NDArray[Any]:
         """Return the bytes on each link, [B, L]."""
@@ -47,6 +47,16 @@ class MixtureRouting(Routing):
         for routing, share in self.parts:
             load += routing.link_load(demand * share.astype(demand.dtype))
         return load
+
+    def worst_pair(
+        self, use: NDArray[Any], demand: NDArray[Any], offset: NDArray[Any]
+    ) -> NDArray[Any]:
+        """Return the worst pair's seconds, [B]: the worst over the parts that carry some of it."""
+        worst = np.zeros(len(demand), dtype=demand.dtype)
+        for routing, share in self.parts:
+            carried = demand * (share > 0)
+            np.maximum(worst, routing.worst_pair(use, carried, offset), out=worst)
+        return worst
 
     def path_max(self, value: NDArray[Any]) -> NDArray[Any]:
         """Return the largest value over all links that a pair uses, [N, N]."""

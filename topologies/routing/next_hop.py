@@ -58,25 +58,17 @@ class NextHopRouting(Routing):
     def link_load(self, demand: NDArray[Any]) -> NDArray[Any]:
         """Return the bytes on each link, [B, L]."""
         load = np.zeros((len(demand), self.topology.num_links), dtype=demand.dtype)
-        unused = np.zeros((0, 0), dtype=demand.dtype)
-        inverse = np.zeros(0, dtype=demand.dtype)
-        time = np.zeros(0)
-        _sweep(
-            *self._tables(demand.dtype), self.topology.num_nodes, demand, load, inverse, unused, time
-        )
+        _load(*self._tables(demand.dtype), self.topology.num_nodes, demand, load)
         return load
 
-    def transfer_time(
-        self, demand: NDArray[Any], offset: FloatArray | None = None
-    ) -> NDArray[np.float64]:
-        """Return seconds [B]; see ``Routing.transfer_time``."""
-        dtype = demand.dtype
-        load = np.zeros((0, self.topology.num_links), dtype=dtype)
-        inverse = (1.0 / self.topology.capacity).astype(dtype)
-        add = np.zeros((0, 0), dtype=dtype) if offset is None else offset.astype(dtype)
-        time = np.zeros(len(demand))
-        _sweep(*self._tables(dtype), self.topology.num_nodes, demand, load, inverse, add, time)
-        return time
+    def worst_pair(
+        self, use: NDArray[Any], demand: NDArray[Any], offset: NDArray[Any]
+    ) -> NDArray[Any]:
+        """Return the worst pair's seconds, [B]; see ``Routing.worst_pair``."""
+        worst = np.zeros(len(demand), dtype=demand.dtype)
+        nodes = self.topology.num_nodes
+        _worst(self.ptr, self.tail, self.link, self.head, nodes, use, demand, offset, worst)
+        return worst
 
     def path_max(self, value: NDArray[Any]) -> NDArray[Any]:
         """Return the largest value over a pair's links, [N, N]; 0 on the diagonal."""
@@ -116,7 +108,17 @@ class NextHopRouting(Routing):
 
 
 @nan_free_kernel
-def _sweep(
+def _fill_lanes(demand: NDArray[Any], first: int, width: int, lanes: NDArray[Any]) -> None:
+    """Copy demand [B, N, N] from ``first`` on into lanes [N destinations, N sources, LANES]."""
+    devices = demand.shape[1]
+    for source in range(devices):
+        for lane in range(width):
+            for destination in range(devices):
+                lanes[destination, source, lane] = demand[first + lane, source, destination]
+
+
+@nan_free_kernel
+def _load(
     ptr: IntArray,
     tail: IntArray,
     link: IntArray,
@@ -125,23 +127,14 @@ def _sweep(
     num_nodes: int,
     demand: NDArray[Any],
     load: NDArray[Any],
-    inverse: NDArray[Any],
-    offset: NDArray[Any],
-    time: FloatArray,
 ) -> None:
-    """Fill load [B, L] where ``inverse`` is empty, else time [B]."""
     batches, devices = demand.shape[0], demand.shape[1]
-    links = load.shape[1]
     flow = np.zeros((num_nodes, LANES), dtype=demand.dtype)
-    block = np.zeros((links, LANES), dtype=demand.dtype)
+    block = np.zeros((load.shape[1], LANES), dtype=demand.dtype)
     lanes = np.zeros((devices, devices, LANES), dtype=demand.dtype)
-    best = np.zeros(LANES, dtype=demand.dtype)
     for first in range(0, batches, LANES):
         width = min(LANES, batches - first)
-        for source in range(devices):
-            for lane in range(width):
-                for destination in range(devices):
-                    lanes[destination, source, lane] = demand[first + lane, source, destination]
+        _fill_lanes(demand, first, width, lanes)
         block[:] = 0
         for destination in range(devices):
             flow[:] = 0
@@ -153,34 +146,51 @@ def _sweep(
                     moved = flow[a, lane] * share
                     block[ab, lane] += moved
                     flow[b, lane] += moved
-        if len(inverse) == 0:
-            for ab in range(links):
-                for lane in range(width):
-                    load[first + lane, ab] = block[ab, lane]
-            continue
+        for ab in range(load.shape[1]):
+            for lane in range(width):
+                load[first + lane, ab] = block[ab, lane]
+
+
+@nan_free_kernel
+def _worst(
+    ptr: IntArray,
+    tail: IntArray,
+    link: IntArray,
+    head: IntArray,
+    num_nodes: int,
+    use: NDArray[Any],
+    demand: NDArray[Any],
+    offset: NDArray[Any],
+    worst: NDArray[Any],
+) -> None:
+    batches, devices = demand.shape[0], demand.shape[1]
+    busiest = np.zeros((num_nodes, LANES), dtype=demand.dtype)
+    block = np.zeros((use.shape[1], LANES), dtype=demand.dtype)
+    lanes = np.zeros((devices, devices, LANES), dtype=demand.dtype)
+    best = np.zeros(LANES, dtype=demand.dtype)
+    for first in range(0, batches, LANES):
+        width = min(LANES, batches - first)
+        _fill_lanes(demand, first, width, lanes)
+        for ab in range(use.shape[1]):
+            for lane in range(width):
+                block[ab, lane] = use[first + lane, ab]
         best[:] = 0
-        for ab in range(links):
-            for lane in range(LANES):
-                block[ab, lane] *= inverse[ab]
-                best[lane] = max(best[lane], block[ab, lane])
-        if len(offset):
-            best[:] = 0
-            for destination in range(devices):
-                flow[:] = 0
-                for e in range(ptr[destination + 1] - 1, ptr[destination] - 1, -1):
-                    a, ab, b = tail[e], link[e], head[e]
-                    for lane in range(LANES):
-                        use = max(block[ab, lane], flow[b, lane])
-                        flow[a, lane] = max(flow[a, lane], use)
-                for source in range(devices):
-                    if source == destination:
-                        continue
-                    add = offset[source, destination]
-                    for lane in range(LANES):
-                        if lanes[destination, source, lane] > 0:
-                            best[lane] = max(best[lane], flow[source, lane] + add)
+        for destination in range(devices):
+            busiest[:] = 0
+            for e in range(ptr[destination + 1] - 1, ptr[destination] - 1, -1):
+                a, ab, b = tail[e], link[e], head[e]
+                for lane in range(LANES):
+                    further = max(block[ab, lane], busiest[b, lane])
+                    busiest[a, lane] = max(busiest[a, lane], further)
+            for source in range(devices):
+                if source == destination:
+                    continue
+                add = offset[source, destination]
+                for lane in range(LANES):
+                    if lanes[destination, source, lane] > 0:
+                        best[lane] = max(best[lane], busiest[source, lane] + add)
         for lane in range(width):
-            time[first + lane] = best[lane]
+            worst[first + lane] = best[lane]
 
 
 @nan_free_kernel

@@ -70,6 +70,20 @@ class Routing(ABC):
         per_byte = 1.0 / self.topology.capacity
         return mtu * np.maximum(self.path_sum(per_byte) - self.path_max(per_byte), 0.0)
 
+    def worst_pair(
+        self, use: NDArray[Any], demand: NDArray[Any], offset: NDArray[Any]
+    ) -> NDArray[Any]:
+        """Return, [B], the largest over pairs with demand of the largest ``use`` on its links.
+
+        use [B, L] seconds a link is busy; offset [N, N] seconds is added to each pair's.
+        """
+        worst = np.zeros(len(demand), dtype=demand.dtype)
+        off_diagonal = ~np.eye(self.topology.num_devices, dtype=np.bool_)
+        for b in range(len(demand)):
+            flows = (demand[b] > 0) & off_diagonal
+            worst[b] = np.max((self.path_max(use[b]) + offset)[flows], initial=0.0)
+        return worst
+
     def transfer_time(
         self, demand: NDArray[Any], offset: FloatArray | None = None
     ) -> NDArray[np.float64]:
@@ -77,16 +91,11 @@ class Routing(ABC):
 
         ``offset`` [N, N] seconds (path latency and the like) counts only where there is demand.
         """
-        inverse = (1.0 / self.topology.capacity).astype(demand.dtype)
-        use = self.link_load(demand) * inverse
+        use = self.link_load(demand)
+        use *= (1.0 / self.topology.capacity).astype(demand.dtype)
         if offset is None:
-            return np.asarray(use.max(axis=1), dtype=np.float64)
-        worst = np.zeros(len(demand))
-        off_diagonal = ~np.eye(self.topology.num_devices, dtype=np.bool_)
-        for b in range(len(demand)):
-            flows = (demand[b] > 0) & off_diagonal
-            worst[b] = np.max((self.path_max(use[b]) + offset)[flows], initial=0.0)
-        return worst
+            return use.max(axis=1, initial=0.0).astype(np.float64)
+        return self.worst_pair(use, demand, offset.astype(demand.dtype)).astype(np.float64)
 
     @staticmethod
     def from_paths(
