@@ -8,6 +8,7 @@ reachable from each other by rewiring.
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 import numpy as np
 
@@ -73,11 +74,14 @@ def expander_circuits(devices: int, degree: int, seed: int) -> IntArray:
     return np.concatenate(circuits).astype(np.int64)
 
 
-def named_circuits(name: str, grid: tuple[int, int], degree: int, seed: int = 0) -> IntArray:
+def named_circuits(
+    name: str, grid: tuple[int, int], degree: int, seed: int = 0, bidirectional: bool = False
+) -> IntArray:
     """Return the circuits [X, 2] (transmitter, receiver) of a named wiring of the grid.
 
     ``mesh``, ``torus``, ``torus-twist-T``, ``rows`` and ``columns`` (circuits within each row or
-    column: each device reaches its nearest on the ring), ``expander`` (seeded).
+    column: each device reaches its nearest on the ring), ``expander`` (seeded; half as many cycles
+    where ``bidirectional`` will add the way back of each).
     """
     rows, columns = grid
     device = np.arange(rows * columns, dtype=np.int64).reshape(rows, columns)
@@ -94,8 +98,18 @@ def named_circuits(name: str, grid: tuple[int, int], degree: int, seed: int = 0)
     if name == "expander":
         if rows * columns < 2:
             raise InputError("expander: devices must be >= 2")
-        return expander_circuits(rows * columns, degree, seed)
+        if bidirectional and degree < 2:
+            raise InputError(f"expander: bidirectional needs degree >= 2, got {degree}")
+        cycles = degree // 2 if bidirectional else degree
+        return expander_circuits(rows * columns, cycles, seed)
     raise unknown("wiring", name, wiring_names(grid))
+
+
+def paired(circuits: IntArray) -> IntArray:
+    """Return the circuits and the way back of each that has none, sorted."""
+    there = [(a, b) for a, b in circuits.tolist()]
+    both = Counter(there) | Counter((b, a) for a, b in there)
+    return np.array(sorted(both.elements()), dtype=np.int64).reshape(-1, 2)
 
 
 def check_ports(circuits: IntArray, devices: int, degree: int) -> None:

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from topomoe.topologies import units
+from topomoe.topologies.checked import numbers, whole_numbers
 from topomoe.topologies.errors import InputError
-from topomoe.topologies.topology import Topology, merge_links, require_connected
+from topomoe.topologies.topology import FloatArray, Topology, merge_links, require_connected
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -29,7 +30,7 @@ def from_links(
     ``devices`` N: nodes 0..N-1 are devices (default: all nodes), the rest switches. The links need
     not connect all devices: a routing needs paths only where there is demand.
     """
-    pairs = np.array(links, dtype=np.int64)
+    pairs = whole_numbers(links, f"{name}: links").copy()
     if pairs.ndim != 2 or pairs.shape[1] != 2:
         raise InputError(f"{name}: links must have shape [L, 2], got {pairs.shape}")
     if len(np.unique(pairs, axis=0)) != len(pairs):
@@ -42,11 +43,16 @@ def from_links(
         num_devices=nodes if devices is None else devices,
         num_nodes=max(nodes, devices or 0),
         links=pairs,
-        capacity=np.array(np.broadcast_to(np.asarray(capacity, dtype=np.float64), len(pairs))),
-        latency=np.array(np.broadcast_to(np.asarray(latency, dtype=np.float64), len(pairs))),
+        capacity=_each(capacity, len(pairs), f"{name}: capacity"),
+        latency=_each(latency, len(pairs), f"{name}: latency"),
         optical=np.zeros(len(pairs), dtype=np.bool_),
         parameters={"kind": "custom"},
     )
+
+
+def _each(value: ArrayLike, count: int, field: str) -> FloatArray:
+    array = numbers(value, field)
+    return np.full(count, array) if array.ndim == 0 else array.copy()
 
 
 def from_networkx(

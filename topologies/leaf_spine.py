@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from topomoe.topologies.checked import numbers, whole
 from topomoe.topologies.errors import InputError
 from topomoe.topologies.topology import Topology
 
@@ -23,14 +24,13 @@ def leaf_spine(
     s is node N + leaves + s.
     """
     leaves, per_leaf = grid
-    spines = per_leaf if spines is None else spines
-    if spines < 1:
-        raise InputError(f"leaf-spine: spines must be >= 1, got {spines}")
+    spines = whole(per_leaf if spines is None else spines, "leaf-spine: spines", least=1)
     uplink = bandwidth
     if oversubscription is not None:
-        if not (np.isfinite(oversubscription) and oversubscription > 0):
+        ratio = numbers(oversubscription, "leaf-spine: oversubscription")
+        if ratio.ndim or not (np.isfinite(ratio) and ratio > 0):
             raise InputError(f"leaf-spine: oversubscription must be > 0, got {oversubscription}")
-        uplink = bandwidth * per_leaf / (spines * oversubscription)
+        uplink = bandwidth * per_leaf / (spines * float(ratio))
     devices = leaves * per_leaf
     device = np.arange(devices, dtype=np.int64)
     leaf = devices + np.arange(leaves, dtype=np.int64)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from topomoe.topologies.circuits import check_ports, named_circuits
+from topomoe.topologies.checked import whole, whole_numbers
+from topomoe.topologies.circuits import check_ports, named_circuits, paired
 from topomoe.topologies.errors import InputError, unknown
 from topomoe.topologies.fat_tree import fat_tree
 from topomoe.topologies.leaf_spine import leaf_spine
@@ -32,22 +33,26 @@ def optical(
     """Return circuits of ``bandwidth`` bytes/s each over an electrical ``base``.
 
     ``circuits`` are pairs (transmitter, receiver) or the name of a wiring (see circuits.py), at
-    most ``degree`` out of and into a device; ``bidirectional`` lights each both ways. Two circuits
-    between the same devices are one link of twice the capacity. ``base`` is a topology, the name
-    of one (its links at ``base_bandwidth``, by default ``bandwidth``) or None: circuits alone, which
-    must then connect all devices.
+    most ``degree`` out of and into a device; ``bidirectional`` adds the way back of each circuit
+    that lacks one. Two circuits between the same devices are one link of twice the capacity.
+    ``base`` is a topology, the name of one (its links at ``base_bandwidth``, by default
+    ``bandwidth``) or None: circuits alone, which must then connect all devices.
     """
     rows, columns = grid
     devices = rows * columns
-    if degree < 1:
-        raise InputError(f"optical: degree must be >= 1, got {degree}")
+    degree = whole(degree, "optical: degree", least=1)
     if isinstance(circuits, str):
-        wiring, pairs = circuits, named_circuits(circuits, grid, degree, seed)
+        wiring = circuits
+        seed = whole(seed, "optical: seed", least=0)
+        pairs = named_circuits(circuits, grid, degree, seed, bidirectional)
     else:
-        wiring, pairs = "given", np.asarray(circuits, dtype=np.int64).reshape(-1, 2)
-    if bidirectional:
-        pairs = np.concatenate([pairs, pairs[:, ::-1]])
+        wiring = "given"
+        given = whole_numbers(circuits, "optical: circuits")
+        pairs = given if given.size else given.reshape(0, 2)
     check_ports(pairs, devices, degree)
+    if bidirectional:
+        pairs = paired(pairs)
+        check_ports(pairs, devices, degree)
     base_topology = _base(base, grid, base_bandwidth or bandwidth, latency)
     base_links: IntArray = np.empty((0, 2), dtype=np.int64)
     base_capacity = base_latency = np.empty(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,12 @@ def names() -> tuple[str, ...]:
 
 def parse_grid(grid: str | tuple[int, int] | list[int], field: str = "grid") -> tuple[int, int]:
     """Return (rows, columns) from ``"16x8"`` or a pair; InputError unless both are >= 1."""
-    parts = str(grid).lower().split("x") if isinstance(grid, str) else list(grid)
     try:
-        rows, columns = (int(part) for part in parts)
+        rows, columns = (
+            (int(part) for part in grid.lower().split("x"))
+            if isinstance(grid, str)
+            else (operator.index(part) for part in grid)
+        )
     except (TypeError, ValueError):
         raise InputError(f"{field} must be rows x columns such as 16x8, got {grid!r}") from None
     if rows < 1 or columns < 1:

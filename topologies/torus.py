@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from topomoe.topologies.checked import whole
 from topomoe.topologies.mesh import mesh_edges
 from topomoe.topologies.topology import IntArray, Topology, both_ways, uniform_topology
 
@@ -29,7 +30,7 @@ def torus(grid: tuple[int, int], bandwidth: float, latency: float, twist: int = 
     enhanced interconnection networks"): half the rows makes a 2:1 torus symmetric.
     """
     rows, columns = grid
-    twist %= rows
+    twist = whole(twist, "torus: twist") % rows
     return uniform_topology(
         f"torus-twist-{twist}" if twist else "torus",
         rows * columns,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Annotated
 
 from topomoe.topologies.errors import InputError
 
@@ -20,7 +21,11 @@ def _split(text: str, field: str, example: str) -> tuple[float, str]:
     return float(match[1]), match[2]
 
 
-def _positive(value: float, field: str, zero: bool) -> float:
+def _positive(number: float, field: str, zero: bool) -> float:
+    try:
+        value = float(number)
+    except (TypeError, ValueError):
+        raise InputError(f"{field} must be a number, got {number!r}") from None
     if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
         raise InputError(f"{field} must be finite and {'>=' if zero else '>'} 0, got {value}")
     return value
@@ -33,7 +38,7 @@ def bandwidth(value: str | float, field: str = "bandwidth") -> float:
     (50000000000.0, 50000000000.0)
     """
     if not isinstance(value, str):
-        return _positive(float(value), field, zero=False)
+        return _positive(value, field, zero=False)
     number, unit = _split(value, field, "400Gbps or 50GB/s")
     for ending, bytes_per_unit in (("bit/s", 0.125), ("bps", 0.125), ("b/s", 0.125), ("B/s", 1.0)):
         prefix = unit.removesuffix(ending)
@@ -50,7 +55,7 @@ def seconds(value: str | float, field: str = "time") -> float:
     0.025
     """
     if not isinstance(value, str):
-        return _positive(float(value), field, zero=True)
+        return _positive(value, field, zero=True)
     number, unit = _split(value, field, "25ms or 1us")
     if unit not in _TIME and not (unit == "" and number == 0):
         raise InputError(f"{field} must have a unit such as us, ms or s, got {value!r}")
@@ -64,9 +69,15 @@ def size(value: str | float, field: str = "size") -> float:
     65536.0
     """
     if not isinstance(value, str):
-        return _positive(float(value), field, zero=True)
+        return _positive(value, field, zero=True)
     number, unit = _split(value, field, "64KiB or 4kB")
     scale = {**_PREFIX, **_BINARY}.get(unit.removesuffix("B"))
     if not unit.endswith("B") or scale is None:
         raise InputError(f"{field} must have a unit such as B, KiB or MB, got {value!r}")
     return _positive(number * scale, field, zero=True)
+
+
+# Settings annotate a field with one of these to accept text with a unit for it.
+Bandwidth = Annotated[float, bandwidth]
+Seconds = Annotated[float, seconds]
+Bytes = Annotated[float, size]

@@ -65,8 +65,13 @@ class Device:
     """An accelerator: sustained (not peak) rates."""
 
     name: str
-    flops: float  # sustained FLOP/s of the expert GEMMs
+    fp8_flops: float  # sustained FLOP/s of expert GEMMs with weights of at most one byte
+    bf16_flops: float  # sustained FLOP/s with two-byte weights
     memory_bandwidth: float  # bytes/s
+
+    def flops(self, model: MoEModel) -> float:
+        """Return the sustained FLOP/s at the model's weight precision."""
+        return self.fp8_flops if model.weight_bytes <= 1 else self.bf16_flops
 
 
 # Shapes from each model's published configuration file; names as those files give them.
@@ -154,13 +159,15 @@ _MODELS = (
 )
 MODELS: Mapping[str, MoEModel] = {model.name: model for model in _MODELS}
 
-# Vendor peaks (dense) times a sustained share of .53, which grouped FP8 GEMMs of expert size reach.
+# Vendor peaks (dense) times the share of them that grouped GEMMs of expert size sustain. The A100
+# has no FP8 units: its BF16 rate stands for both.
+_SUSTAINED = 0.53
 _DEVICES = (
-    Device("h100", flops=0.53 * 1979e12, memory_bandwidth=3.35e12),
-    Device("h800", flops=0.53 * 1979e12, memory_bandwidth=3.35e12),
-    Device("h200", flops=0.53 * 1979e12, memory_bandwidth=4.8e12),
-    Device("a100", flops=0.53 * 312e12, memory_bandwidth=2.039e12),
-    Device("b200", flops=0.53 * 4500e12, memory_bandwidth=8.0e12),
+    Device("h100", _SUSTAINED * 1979e12, _SUSTAINED * 989e12, 3.35e12),
+    Device("h800", _SUSTAINED * 1979e12, _SUSTAINED * 989e12, 3.35e12),
+    Device("h200", _SUSTAINED * 1979e12, _SUSTAINED * 989e12, 4.8e12),
+    Device("a100", _SUSTAINED * 312e12, _SUSTAINED * 312e12, 2.039e12),
+    Device("b200", _SUSTAINED * 4500e12, _SUSTAINED * 2250e12, 8.0e12),
 )
 DEVICES: Mapping[str, Device] = {device.name: device for device in _DEVICES}
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from topomoe import arrivals, domain_mix, origins
 from topomoe.routing_trace import RoutingTrace
 from topomoe.sampling import Sampler, has_part
+from topomoe.topologies import units
 from topomoe.topologies.errors import InputError, unknown
 
 PHASES = ("decode", "prefill", "training")
@@ -52,7 +53,7 @@ class WorkloadSettings:
     """Coefficient of variation of the time between arrivals (arrivals gamma)."""
     request_rate: float = 100.0
     """Requests a second (arrivals poisson and gamma)."""
-    batch_interval: float = 0.05
+    batch_interval: units.Seconds = 0.05
     """Seconds from the start of a batch to the start of the next."""
     arrival_trace: str = ""
     """CSV file with a column of arrival times (arrivals recorded)."""

@@ -13,14 +13,15 @@ from topomoe.topologies.topology import Topology
 
 
 def _layers(topology: Topology) -> tuple[Routing, Routing]:
-    if not topology.optical.any() or topology.optical.all():
-        raise InputError(f"{topology.name}: circuit routing needs circuits and an electrical base")
     shape = topology.parameters.get("base")
+    on_base = ~topology.optical
+    if shape is not None:
+        # A circuit beside a link of the base is one link of both capacities, marked optical.
+        on_base[topology.link_ids(*shape.links.T)] = True
+    if not topology.optical.any() or not on_base.any():
+        raise InputError(f"{topology.name}: circuit routing needs circuits and an electrical base")
     tree = tree_routing(topology, shape) if shape is not None else None
-    return (
-        ecmp_next_hop(topology, topology.optical),
-        tree or ecmp_next_hop(topology, ~topology.optical),
-    )
+    return ecmp_next_hop(topology, topology.optical), tree or ecmp_next_hop(topology, on_base)
 
 
 def circuit_relay(topology: Topology) -> MixtureRouting:

@@ -26,7 +26,7 @@ TIES = ("balanced", "plus")
 
 @dataclass(frozen=True)
 class GridLinks:
-    """Link ids by place: ``up[i, j]`` leaves device (i, j) upwards in a dimension; -1 where none."""
+    """Link ids by place: each device (i, j) has at most one a direction; -1 where none."""
 
     row_up: IntArray  # [R, C] to row i + 1
     row_down: IntArray  # [R, C] to row i - 1
@@ -81,7 +81,7 @@ class DimensionOrderRouting(Routing):
         self.column_way = directions(columns, wraps, tie)
 
     def _by_place(self, value: NDArray[Any]) -> tuple[NDArray[Any], ...]:
-        """Return ``value[L]`` by place and direction, each [R, C] (columns: [C, R]); 0 where none."""
+        """Return ``value[L]`` by place and direction: [R, C], columns [C, R]; 0 where none."""
         padded = np.append(value, value.dtype.type(0))
         links = self.links
         return (
@@ -110,14 +110,16 @@ class DimensionOrderRouting(Routing):
         return load
 
     def transfer_time(
-        self, demand: NDArray[Any], offset: FloatArray | None = None
+        self,
+        demand: NDArray[Any],
+        offset: FloatArray | None = None,
+        capacity: FloatArray | None = None,
     ) -> NDArray[np.float64]:
         """Return seconds [B]; see ``Routing.transfer_time``."""
         rows, columns = self.grid
         dtype = demand.dtype
-        row_up, row_down, column_up, column_down = self._by_place(
-            (1.0 / self.topology.capacity).astype(dtype)
-        )
+        left = self.topology.capacity if capacity is None else capacity
+        row_up, row_down, column_up, column_down = self._by_place((1.0 / left).astype(dtype))
         add = np.zeros((0, 0), dtype=dtype) if offset is None else offset.astype(dtype)
         time = np.zeros(len(demand))
         shaped = demand.reshape(len(demand), rows, columns, rows * columns)

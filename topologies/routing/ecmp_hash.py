@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from topomoe.topologies.checked import whole
 from topomoe.topologies.routing.paths import PathRouting
 from topomoe.topologies.routing.shortest_paths import next_hops
 from topomoe.topologies.topology import Topology
@@ -23,7 +24,7 @@ def ecmp_hash(topology: Topology, seed: int = 0) -> PathRouting:
     group_of = np.full((devices, topology.num_nodes), -1, dtype=np.int64)
     group_of[hops.destination, tail] = hops.group
 
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(whole(seed, "ecmp-hash: seed", least=0))
     node = np.repeat(np.arange(devices), devices)
     destination = np.tile(np.arange(devices), devices)
     active = np.flatnonzero((node != destination) & hops.reachable.reshape(-1))

@@ -23,7 +23,7 @@ LANES = 16  # demands swept together: one cache line of float32
 
 
 class NextHopRouting(Routing):
-    """Next-hop tables: ptr [N+1] into entries (tail, link, head, fraction), one block a destination.
+    """Next-hop tables: ptr [N+1] into entries (tail, link, head, fraction), by destination.
 
     The entries of a destination are ordered by decreasing distance of their tail, so that a sweep
     in order finds each node's inflow complete.

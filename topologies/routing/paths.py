@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from topomoe.topologies.checked import whole_numbers
 from topomoe.topologies.errors import InputError
 from topomoe.topologies.kernel import nan_free_kernel
 from topomoe.topologies.routing.routing import Routing
@@ -52,6 +53,15 @@ class PathRouting(Routing):
         _load(self.ptr, self.links, self.fraction.astype(demand.dtype), flat, load)
         return load
 
+    def worst_pair(
+        self, use: NDArray[Any], demand: NDArray[Any], offset: NDArray[Any]
+    ) -> NDArray[Any]:
+        """Return the worst pair's seconds, [B]; see ``Routing.worst_pair``."""
+        worst = np.zeros(len(demand), dtype=demand.dtype)
+        flat = demand.reshape(len(demand), -1)
+        _worst(self.ptr, self.links, use, flat, offset.reshape(-1), worst)
+        return worst
+
     def path_max(self, value: NDArray[Any]) -> NDArray[Any]:
         """Return the largest value over a pair's links, [N, N]; 0 on the diagonal."""
         out = np.zeros(len(self.ptr) - 1, dtype=value.dtype)
@@ -77,8 +87,8 @@ def from_paths(
     Raises InputError where a link id is unknown, a path does not hang together or a flow is named
     twice.
     """
-    starts = np.asarray(ptr, dtype=np.int64)
-    ids = np.asarray(links, dtype=np.int64)
+    starts = whole_numbers(ptr, "paths: ptr")
+    ids = whole_numbers(links, "paths: links")
     devices = topology.num_devices
     if starts.ndim != 1 or len(starts) < 1 or starts[0] != 0 or starts[-1] != len(ids):
         raise InputError("paths: ptr must start at 0 and end at the number of link ids")
@@ -97,10 +107,15 @@ def from_paths(
     if broken.any() and source is None:
         at = int(np.searchsorted(starts, np.argmax(broken), side="right")) - 1
         raise InputError(f"paths: the links of path {at} do not follow each other")
+    if source is None:
+        _check_ends(topology, starts, ids, pair)
+    # The diagonal is no flow, whatever path is given for it.
+    kept = pair // devices != pair % devices
     order = np.argsort(pair)
+    order = order[kept[order]]
     count = np.zeros(devices * devices, dtype=np.int64)
-    count[pair] = np.diff(starts)
-    gather = np.concatenate([ids[starts[f] : starts[f + 1]] for f in order] or [ids])
+    count[pair] = np.where(kept, np.diff(starts), 0)
+    gather = np.concatenate([ids[starts[f] : starts[f + 1]] for f in order] or [ids[:0]])
     return PathRouting(
         topology,
         "paths",
@@ -108,6 +123,21 @@ def from_paths(
         gather.astype(np.int64),
         np.ones(len(gather)),
     )
+
+
+def _check_ends(topology: Topology, ptr: IntArray, links: IntArray, pair: IntArray) -> None:
+    """Raise InputError where a path, the diagonal's aside, does not join its pair's devices."""
+    source, destination = np.divmod(pair, topology.num_devices)
+    taken = np.flatnonzero((np.diff(ptr) > 0) & (source != destination))
+    first, last = topology.links[links[ptr[taken]], 0], topology.links[links[ptr[taken + 1] - 1], 1]
+    wrong = (first != source[taken]) | (last != destination[taken])
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        flow = taken[at]
+        raise InputError(
+            f"paths: path {flow} must run {source[flow]}->{destination[flow]}, runs "
+            f"{first[at]}->{last[at]}; give source and destination if flows are in another order"
+        )
 
 
 def _pairs(
@@ -119,10 +149,14 @@ def _pairs(
 ) -> IntArray:
     devices = topology.num_devices
     flows = len(ptr) - 1
+    ends: tuple[IntArray, ...]
     if (source is None) != (destination is None):
         raise InputError("paths: give both source and destination or neither")
     if source is not None and destination is not None:
-        ends = np.asarray(source, dtype=np.int64), np.asarray(destination, dtype=np.int64)
+        ends = (
+            whole_numbers(source, "paths: source"),
+            whole_numbers(destination, "paths: destination"),
+        )
         if any(end.shape != (flows,) for end in ends):
             raise InputError(f"paths: source and destination must have one entry a flow ({flows})")
     elif flows == devices * devices:
@@ -158,3 +192,22 @@ def _max(ptr: IntArray, links: IntArray, value: NDArray[Any], out: NDArray[Any])
     for pair in range(len(ptr) - 1):
         for e in range(ptr[pair], ptr[pair + 1]):
             out[pair] = max(out[pair], value[links[e]])
+
+
+@nan_free_kernel
+def _worst(
+    ptr: IntArray,
+    links: IntArray,
+    use: NDArray[Any],
+    demand: NDArray[Any],
+    offset: NDArray[Any],
+    worst: NDArray[Any],
+) -> None:
+    diagonal = int(np.sqrt(demand.shape[1])) + 1
+    for b in range(demand.shape[0]):
+        for pair in range(demand.shape[1]):
+            if demand[b, pair] > 0 and pair % diagonal:
+                busiest = use.dtype.type(0)
+                for e in range(ptr[pair], ptr[pair + 1]):
+                    busiest = max(busiest, use[b, links[e]])
+                worst[b] = max(worst[b], busiest + offset[pair])

@@ -44,7 +44,7 @@ class Routing(ABC):
     @property
     @abstractmethod
     def matrix(self) -> csr_array[Any, Any]:
-        """The fractions as a sparse matrix [L, N*N], built when asked for; pair is source*N+dest."""
+        """The fractions as a sparse matrix [L, N*N] (pair = source * N + destination)."""
 
     @cached_property
     def latency(self) -> FloatArray:
@@ -85,14 +85,19 @@ class Routing(ABC):
         return worst
 
     def transfer_time(
-        self, demand: NDArray[Any], offset: FloatArray | None = None
+        self,
+        demand: NDArray[Any],
+        offset: FloatArray | None = None,
+        capacity: FloatArray | None = None,
     ) -> NDArray[np.float64]:
         """Return seconds [B]: the largest over pairs of worst load/capacity on its path + offset.
 
         ``offset`` [N, N] seconds (path latency and the like) counts only where there is demand.
+        ``capacity`` [L] bytes/s: what is left to this traffic, by default the links' own.
         """
         use = self.link_load(demand)
-        use *= (1.0 / self.topology.capacity).astype(demand.dtype)
+        left = self.topology.capacity if capacity is None else capacity
+        use *= (1.0 / left).astype(demand.dtype)
         if offset is None:
             return use.max(axis=1, initial=0.0).astype(np.float64)
         return self.worst_pair(use, demand, offset.astype(demand.dtype)).astype(np.float64)

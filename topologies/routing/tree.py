@@ -55,7 +55,7 @@ def leaf_spine_tiers(topology: Topology, shape: Topology) -> list[Tier]:
 
 
 def fat_tree_tiers(topology: Topology, shape: Topology) -> list[Tier]:
-    """Return the tiers of the fat-tree ``shape``: host, edge-aggregation, aggregation-core links."""
+    """Return the tiers of the fat-tree ``shape``: host, edge and aggregation switch links."""
     half = shape.parameters["k"] // 2
     devices = shape.num_devices
     first_aggregation = shape.parameters["first_aggregation"]

@@ -1,5 +1,6 @@
 """Network models: from demand on a topology to seconds."""
 
 from topomoe.network.bottleneck import bottleneck
+from topomoe.network.node_cut import node_cut
 
-__all__ = ["bottleneck"]
+__all__ = ["bottleneck", "node_cut"]

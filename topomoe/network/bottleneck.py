@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from topomoe.topologies import units
+from topomoe.topologies.checked import numbers
 from topomoe.topologies.errors import InputError
 from topomoe.topologies.routing.routing import Routing
 from topomoe.topologies.topology import Topology
@@ -19,16 +21,15 @@ def path_offset(routing: Routing, mtu: float | None) -> NDArray[np.float64] | No
     """
     offset = routing.latency
     if mtu is not None:
-        if not (np.isfinite(mtu) and mtu >= 0):
-            raise InputError(f"mtu must be finite and >= 0, got {mtu}")
-        offset = offset + routing.store_and_forward(mtu)
+        offset = offset + routing.store_and_forward(units.size(mtu, "mtu"))
     return offset if offset.any() else None
 
 
 def checked_demand(topology: Topology, demand: ArrayLike) -> NDArray[Any]:
     """Return demand as a contiguous float array [B, N, N]; InputError for a wrong shape or sign."""
-    array = np.asarray(demand)
-    array = np.ascontiguousarray(array, None if array.dtype == np.float32 else np.float64)
+    if not (isinstance(demand, np.ndarray) and demand.dtype == np.float32):
+        demand = numbers(demand, "demand")
+    array = np.ascontiguousarray(demand)
     devices = topology.num_devices
     if array.ndim not in (2, 3) or array.shape[-2:] != (devices, devices):
         raise InputError(

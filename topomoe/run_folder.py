@@ -1,0 +1,137 @@
+"""A run's folder: its resolved config, finished parts for resuming, and its results."""
+
+from __future__ import annotations
+
+import io
+import platform
+import shutil
+import tomllib
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from topomoe.topologies.errors import InputError
+from topomoe.topologies.files import write_atomic
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CONFIG = "config.toml"
+PARTS = ".parts"
+_OWN = (CONFIG, PARTS, "results.parquet", "results.csv", "figures", "tables", "report.html")
+_VERSIONED = (
+    "topomoe",
+    "numpy",
+    "scipy",
+    "numba",
+    "pandas",
+    "pyarrow",
+    "torch",
+    "stable-baselines3",
+)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a run's numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in _VERSIONED:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run's folder."""
+
+    path: Path
+
+    @staticmethod
+    def start(
+        path: str | Path, kind: str, settings: dict[str, Any], resume: bool, overwrite: bool
+    ) -> RunFolder:
+        """Return the folder, ready to write: new, resumed with the same settings, or emptied.
+
+        Raises InputError where the folder holds another run, and ``resume`` or ``overwrite`` does
+        not say what to do with it; files that are not a run's are never touched.
+        """
+        import tomli_w
+
+        folder = RunFolder(Path(path))
+        config = {"run": {"kind": kind}, **settings, "versions": versions()}
+        existing = folder.path / CONFIG
+        if folder.path.exists() and not folder.path.is_dir():
+            raise InputError(f"--out: {path} is a file, not a folder")
+        if existing.exists():
+            if resume:
+                if tomllib.loads(existing.read_text(encoding="utf-8")) != config:
+                    raise InputError(
+                        f"--resume: {existing} has other settings or versions than this run"
+                    )
+                return folder
+            if not overwrite:
+                raise InputError(
+                    f"--out: {path} already holds a run; --resume continues it, "
+                    "--overwrite replaces it"
+                )
+            for name in _OWN:
+                target = folder.path / name
+                if target.is_dir():
+                    shutil.rmtree(target)
+                else:
+                    target.unlink(missing_ok=True)
+        elif folder.path.exists() and any(folder.path.iterdir()) and not overwrite:
+            raise InputError(f"--out: {path} is not empty and holds no run")
+        write_atomic(existing, tomli_w.dumps(config))
+        return folder
+
+    @staticmethod
+    def open(path: str | Path) -> RunFolder:
+        """Return a finished run's folder; InputError where it is none."""
+        folder = RunFolder(Path(path))
+        for name in (CONFIG, "results.parquet"):
+            if not (folder.path / name).is_file():
+                raise InputError(f"{path}: not a finished run, {name} is missing")
+        return folder
+
+    def config(self) -> dict[str, Any]:
+        """Return the resolved config as nested values."""
+        try:
+            return tomllib.loads((self.path / CONFIG).read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"{self.path / CONFIG}: not valid TOML ({error})") from None
+
+    def results(self) -> pd.DataFrame:
+        """Return the results table."""
+        return read_parquet(self.path / "results.parquet")
+
+    def part(self, name: str) -> Path:
+        """Return the path of a named part of an unfinished run."""
+        return self.path / PARTS / f"{name}.parquet"
+
+    def finish(self, results: pd.DataFrame) -> None:
+        """Write results.parquet and .csv, and remove the parts."""
+        write_parquet(self.path / "results.parquet", results)
+        write_atomic(self.path / "results.csv", results.to_csv(index=False, lineterminator="\n"))
+        shutil.rmtree(self.path / PARTS, ignore_errors=True)
+
+
+def write_parquet(path: Path, frame: pd.DataFrame) -> None:
+    """Write a table whole or not at all."""
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, engine="pyarrow", index=False, compression="zstd")
+    write_atomic(path, buffer.getvalue())
+
+
+def read_parquet(path: Path) -> pd.DataFrame:
+    """Return a table; InputError where the file is missing or damaged."""
+    import pandas as pd
+    import pyarrow as pa
+
+    try:
+        return pd.read_parquet(path, engine="pyarrow")
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise InputError(f"{path}: cannot read the table ({str(error).splitlines()[0]})") from None

@@ -1,0 +1,209 @@
+"""Settings: documented frozen dataclasses from which TOML files and command-line flags follow.
+
+A field's documentation is the string under it. Fields may be dataclasses themselves: a table of the
+TOML file, and flat flags on the command line.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from topomoe.topologies.errors import InputError, unknown
+
+T = TypeVar("T")
+
+
+def field_docs(cls: type) -> dict[str, str]:
+    """Return the string under each field of a dataclass, on one line."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
+    body = tree.body[0].body  # type: ignore[attr-defined]
+    docs = {}
+    for here, after in zip(body, body[1:], strict=False):
+        if isinstance(here, ast.AnnAssign) and isinstance(here.target, ast.Name):
+            value = after.value if isinstance(after, ast.Expr) else None
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                docs[here.target.id] = " ".join(value.value.split())
+    return docs
+
+
+def default_of(field: Field[Any]) -> Any:
+    """Return a field's default value."""
+    return field.default_factory() if field.default is MISSING else field.default  # type: ignore[misc]
+
+
+def parse_value(kind: Any, value: Any, where: str) -> Any:
+    """Return ``value`` (TOML value or flag text) as the annotated type; InputError names where."""
+    origin = get_origin(kind)
+    if origin is Annotated:
+        parse = get_args(kind)[1]
+        return parse(value, where)
+    if origin in (Union, UnionType):
+        inner = [k for k in get_args(kind) if k is not type(None)]
+        return None if value is None else parse_value(inner[0], value, where)
+    if origin is tuple:
+        items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, list | tuple):
+            raise InputError(f"{where} must be a list, got {value!r}")
+        kinds = get_args(kind)
+        return tuple(
+            parse_value(kinds[0], i.strip() if isinstance(i, str) else i, where) for i in items
+        )
+    return _parse_plain(kind, value, where)
+
+
+def _parse_plain(kind: Any, value: Any, where: str) -> Any:
+    if kind is bool:
+        if isinstance(value, bool):
+            return value
+        raise InputError(f"{where} must be true or false, got {value!r}")
+    if kind is int:
+        try:
+            if not isinstance(value, bool) and float(value) == int(value):
+                return int(value)
+        except (TypeError, ValueError, OverflowError):
+            pass
+        raise InputError(f"{where} must be a whole number, got {value!r}")
+    if kind is float:
+        try:
+            if not isinstance(value, bool):
+                return float(value)
+        except (TypeError, ValueError):
+            pass
+        raise InputError(f"{where} must be a number, got {value!r}")
+    if not isinstance(value, str):
+        raise InputError(f"{where} must be text, got {value!r}")
+    return value
+
+
+def leaves(cls: type) -> dict[str, tuple[tuple[str, ...], Any, Any, str]]:
+    """Return each leaf field's flag name -> (path, type, default, documentation)."""
+    found: dict[str, tuple[tuple[str, ...], Any, Any, str]] = {}
+    hints = get_type_hints(cls, include_extras=True)
+    docs = field_docs(cls)
+    for field in fields(cls):
+        if is_dataclass(hints[field.name]):
+            for name, (path, kind, default, doc) in leaves(hints[field.name]).items():
+                found[name] = ((field.name, *path), kind, default, doc)
+        else:
+            default = default_of(field)
+            found[field.name] = (
+                (field.name,),
+                hints[field.name],
+                default,
+                docs.get(field.name, ""),
+            )
+    return found
+
+
+def build(cls: type[T], values: Mapping[str, Any], source: str) -> T:
+    """Return the dataclass from nested TOML values; InputError for unknown keys and wrong types."""
+    hints = get_type_hints(cls, include_extras=True)
+    known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+    arguments = {}
+    for key, value in values.items():
+        where = f"{source}: {key}"
+        if key not in known:
+            raise InputError(f"{source}: {unknown('key', key, known)}")
+        if is_dataclass(hints[key]):
+            if not isinstance(value, Mapping):
+                raise InputError(f"{where} must be a table")
+            arguments[key] = build(hints[key], value, where)  # type: ignore[arg-type]
+        else:
+            arguments[key] = parse_value(hints[key], value, where)
+    try:
+        return cls(**arguments)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return a TOML file's tables; InputError names the file and the line that does not parse."""
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the config ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid TOML ({error})") from None
+
+
+def merge(cls: type[T], config: str | None, flags: Mapping[str, Any]) -> T:
+    """Return the settings: defaults, then the TOML file, then the flags that are not None.
+
+    Tables ``versions`` and ``run`` of a written config are for the reader and are skipped.
+    """
+    values: dict[str, Any] = {}
+    if config is not None:
+        values = read_toml(Path(config))
+        for table in ("versions", "run"):
+            values.pop(table, None)
+        build(cls, values, config)
+    for name, (path, kind, _, _) in leaves(cls).items():
+        if flags.get(name) is None:
+            continue
+        table = values
+        for key in path[:-1]:
+            table = table.setdefault(key, {})
+        table[path[-1]] = parse_value(kind, flags[name], f"--{name.replace('_', '-')}")
+    return build(cls, values, config or "settings")
+
+
+def to_dict(settings: Any) -> dict[str, Any]:
+    """Return the settings as nested plain values for TOML; None is left out."""
+    out: dict[str, Any] = {}
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if is_dataclass(value):
+            out[field.name] = to_dict(value)
+        elif isinstance(value, tuple):
+            out[field.name] = list(value)
+        elif value is not None:
+            out[field.name] = value
+    return out
+
+
+def flag_parameters(cls: type, option: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Return keyword parameters, one a leaf, for a command; ``option`` is typer.Option.
+
+    Each defaults to None, so that a flag not given leaves the config file's value.
+    """
+    parameters = []
+    for name, (_, kind, default, doc) in leaves(cls).items():
+        flag = f"--{name.replace('_', '-')}"
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+        text = f"{doc} [default: {shown}]" if shown not in (None, "") else doc
+        if kind is bool:
+            annotation: Any = bool | None
+            flag = f"{flag}/--no-{name.replace('_', '-')}"
+        else:
+            annotation = str | None
+        metavar = None if kind is bool else _metavar(kind)
+        parameters.append(
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None,
+                annotation=Annotated[
+                    annotation, option(flag, help=text, show_default=False, metavar=metavar)
+                ],
+            )
+        )
+    return parameters
+
+
+def _metavar(kind: Any) -> str:
+    if get_origin(kind) is tuple:
+        return "A,B"
+    if get_origin(kind) is Annotated:
+        return {"bandwidth": "400Gbps", "seconds": "10us", "size": "4KiB"}[
+            get_args(kind)[1].__name__
+        ]
+    return {int: "N", float: "X"}.get(kind, "TEXT")

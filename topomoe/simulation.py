@@ -1,0 +1,405 @@
+"""From a trace, a placement and networks to step times: the simulator proper."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topomoe.compute import device_seconds, other_seconds
+from topomoe.demand import (
+    DispatchSettings,
+    ReplicaTables,
+    all_gather_bytes,
+    check_node_size,
+    dispatch_batch,
+    replica_tables,
+    shared_expert_id,
+)
+from topomoe.model import Device, MoEModel, device_preset, match_model, model_preset
+from topomoe.network.bottleneck import path_offset
+from topomoe.network.node_cut import node_cut_batch
+from topomoe.placement import Placement
+from topomoe.routing_trace import RoutingTrace
+from topomoe.step import FloatArray, SimulationResult, StepSettings, StepTime
+from topomoe.topologies.errors import InputError
+from topomoe.topologies.routing import Routing, route
+from topomoe.topologies.topology import Topology
+from topomoe.workload import Batch, WorkloadSettings, coverage, make_batches
+
+RESAMPLE_BATCHES = 8  # batches behind each bootstrap resample of the requests
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A topology with a routing over it, and what a pair's path adds."""
+
+    topology: Topology
+    routing: Routing
+    offset: FloatArray | None  # [N, N] seconds
+    gather_seconds: float  # an all-gather of expert counts
+
+    @staticmethod
+    def of(topology: Topology, routing: Routing | None, num_experts: int, mtu: float) -> Network:
+        """Return the network under the topology's default routing, or the given one."""
+        used = route(topology) if routing is None else routing
+        if used.topology is not topology:
+            raise InputError(f"routing is over another topology than {topology.name}")
+        offset = path_offset(used, mtu or None)
+        counts = np.full((1, *used.reachable.shape), float(all_gather_bytes(num_experts)))
+        gather = float(used.transfer_time(counts, offset)[0])
+        return Network(topology, used, offset, gather)
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """All that one batch needs, the same for every batch."""
+
+    trace: RoutingTrace
+    tables: ReplicaTables
+    shared_expert: int
+    model: MoEModel
+    device: Device
+    workload: WorkloadSettings
+    dispatch: DispatchSettings
+    step: StepSettings
+    networks: tuple[Network, ...]
+    grid: tuple[int, int]
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class _BatchResult:
+    """One batch on all networks, each [networks, M] unless said."""
+
+    dispatch: FloatArray
+    combine: FloatArray
+    backward: FloatArray
+    bound: FloatArray
+    compute: FloatArray  # [M]
+    other: float
+    max_over_mean: FloatArray  # [M]
+    remote_bytes: FloatArray  # [M]
+    cross_row_bytes: FloatArray  # [M]
+    demand: FloatArray  # [N, N] summed over layers
+    device_load: FloatArray  # [M, N]
+    tokens: int
+    halves: tuple[_BatchResult, _BatchResult] | None = None
+
+
+def simulate(
+    trace: RoutingTrace,
+    topology: Topology,
+    placement: Placement,
+    model: str | MoEModel | None = None,
+    batch_tokens: int = 16384,
+    batches: int = 256,
+    routing: Routing | None = None,
+    replica_routing: str = "weighted",
+    phase: str = "decode",
+    origins: str = "uniform",
+    copies: str = "device",
+    workload: WorkloadSettings | None = None,
+    dispatch: DispatchSettings | None = None,
+    step: StepSettings | None = None,
+    resamples: int = 0,
+    seed: int = 0,
+) -> SimulationResult:
+    """Return step times of the trace's batches with this placement on this topology.
+
+    ``model`` None finds the preset whose layers, experts and top-k are the trace's. ``workload``
+    and ``dispatch`` override the single arguments before them. ``resamples`` > 1 gives a 95 %
+    interval of the mean step over that many bootstrap resamples of the requests.
+
+    >>> import topomoe as tm
+    >>> from topomoe import topologies
+    >>> trace = tm.synthetic_trace("mixtral-8x7b", requests=8, positions=16)
+    >>> placement = tm.place(trace, devices=8, slots=16, method="exact")
+    >>> topology = topologies.make("torus", grid=(2, 4))
+    >>> result = tm.simulate(trace, topology, placement, batch_tokens=256, batches=4)
+    >>> result.step_time.mean > result.moe_time.mean > 0
+    True
+    """
+    return simulate_networks(
+        trace,
+        [(topology, routing)],
+        placement,
+        model,
+        workload
+        or WorkloadSettings(
+            phase=phase, batches=batches, batch_tokens=batch_tokens, origins=origins
+        ),
+        dispatch or DispatchSettings(replica_routing=replica_routing, copies=copies),
+        step or StepSettings(),
+        resamples=resamples,
+        seed=seed,
+    )[0]
+
+
+def simulate_networks(
+    trace: RoutingTrace,
+    networks: Sequence[tuple[Topology, Routing | None]],
+    placement: Placement,
+    model: str | MoEModel | None,
+    workload: WorkloadSettings,
+    dispatch: DispatchSettings,
+    step: StepSettings,
+    resamples: int = 0,
+    seed: int = 0,
+    progress: Callable[[], None] | None = None,
+) -> list[SimulationResult]:
+    """Return a result a network; all see the same batches and the same dispatch.
+
+    ``progress`` is called once a batch, of which there are ``total_batches(workload, resamples)``.
+    """
+    job = _job(trace, networks, placement, model, workload, dispatch, step, seed)
+    batches = make_batches(
+        trace, placement.num_devices, job.grid, workload, np.random.default_rng(seed)
+    )
+    results = _run(job, enumerate(batches), progress)
+    means = _resampled_means(job, resamples, progress) if resamples > 1 else None
+    requests, positions = coverage(trace, batches)
+    return [
+        _collect(results, n, requests, positions, None if means is None else means[:, n])
+        for n in range(len(networks))
+    ]
+
+
+def total_batches(workload: WorkloadSettings, resamples: int) -> int:
+    """Return how many batches ``simulate_networks`` runs, those of the resamples included."""
+    return workload.batches + (resamples * RESAMPLE_BATCHES if resamples > 1 else 0)
+
+
+def _job(
+    trace: RoutingTrace,
+    networks: Sequence[tuple[Topology, Routing | None]],
+    placement: Placement,
+    model: str | MoEModel | None,
+    workload: WorkloadSettings,
+    dispatch: DispatchSettings,
+    step: StepSettings,
+    seed: int,
+) -> _Job:
+    shape = (
+        match_model(trace.num_layers, trace.num_experts, trace.top_k)
+        if model is None
+        else model_preset(model)
+    )
+    if placement.num_layers != trace.num_layers:
+        raise InputError(
+            f"placement must have the trace's {trace.num_layers} layers, has {placement.num_layers}"
+        )
+    if not networks:
+        raise InputError("simulate needs at least one topology")
+    for topology, _ in networks:
+        if topology.num_devices != placement.num_devices:
+            raise InputError(
+                f"{topology.name} has {topology.num_devices} devices, "
+                f"the placement {placement.num_devices}"
+            )
+    check_node_size(dispatch, placement.num_devices)
+    grid = next((t.grid for t, _ in networks if t.grid is not None), (1, placement.num_devices))
+    return _Job(
+        trace=trace,
+        tables=replica_tables(placement, dispatch.replica_routing),
+        shared_expert=shared_expert_id(shape, placement.num_experts, trace.num_experts),
+        model=shape,
+        device=device_preset(step.device),
+        workload=workload,
+        dispatch=dispatch,
+        step=step,
+        networks=tuple(
+            Network.of(topology, routing, placement.num_experts, step.mtu)
+            for topology, routing in networks
+        ),
+        grid=grid,
+        seed=seed,
+    )
+
+
+def _run(
+    job: _Job, batches: Iterable[tuple[int, Batch]], progress: Callable[[], None] | None
+) -> list[_BatchResult]:
+    """Run the batches on all processors; the order and the numbers do not depend on how many."""
+
+    def one(numbered: tuple[int, Batch]) -> _BatchResult:
+        result = _run_batch(job, *numbered)
+        if progress is not None:
+            progress()
+        return result
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        return list(pool.map(one, batches))
+
+
+def _run_batch(job: _Job, index: int, batch: Batch) -> _BatchResult:
+    seeds = np.random.default_rng([job.seed, index]).integers(2**63, size=job.trace.num_layers)
+    seeds = seeds.astype(np.uint64)
+    whole = _run_tokens(job, batch.positions, batch.origin, seeds)
+    if job.step.overlap == "none":
+        return whole
+    first, second = (
+        _run_tokens(job, batch.positions[h::2], batch.origin[h::2], seeds) for h in (0, 1)
+    )
+    return replace(whole, halves=(first, second))
+
+
+def _run_tokens(
+    job: _Job,
+    positions: NDArray[np.int64],
+    origin: NDArray[np.int32],
+    seeds: NDArray[np.uint64],
+) -> _BatchResult:
+    model, step, training = job.model, job.step, job.workload.phase == "training"
+    devices = job.tables.num_devices
+    copies, slot_load = dispatch_batch(
+        job.trace.experts,
+        positions,
+        origin,
+        job.tables,
+        job.dispatch,
+        job.grid[1],
+        seeds,
+        job.shared_expert,
+    )
+    tokens_at = np.bincount(origin, minlength=devices)
+    seconds = device_seconds(
+        slot_load,
+        tokens_at,
+        devices,
+        model,
+        job.device,
+        step.tile_tokens,
+        shared_routed=job.shared_expert >= 0,
+    )
+    compute = seconds.max(axis=1)
+    load = slot_load.reshape(len(slot_load), devices, -1).sum(axis=2)
+    there = copies * np.float32(model.dispatch_bytes)
+    back = np.ascontiguousarray(copies.transpose(0, 2, 1)) * np.float32(model.combine_bytes)
+    times = [
+        _network_times(network, job, there, back, copies, training, compute)
+        for network in job.networks
+    ]
+    dispatch, combine, backward, bound = (np.stack(part) for part in zip(*times, strict=True))
+    both = (there + back.transpose(0, 2, 1)).astype(np.float64)
+    row = np.arange(devices) // job.grid[1]
+    other_rows = row[:, None] != row[None]
+    return _BatchResult(
+        dispatch=dispatch,
+        combine=combine,
+        backward=backward,
+        bound=bound,
+        compute=compute,
+        other=other_seconds(
+            float(tokens_at.max()), model, job.device, job.workload.phase, step.context_tokens
+        )
+        * (3.0 if training else 1.0),
+        max_over_mean=load.max(axis=1) / load.mean(axis=1),
+        remote_bytes=both.sum(axis=(1, 2)),
+        cross_row_bytes=both[:, other_rows].sum(axis=1),
+        demand=there.sum(axis=0, dtype=np.float64) + back.sum(axis=0, dtype=np.float64),
+        device_load=load.astype(np.float64),
+        tokens=len(positions),
+    )
+
+
+def _network_times(
+    network: Network,
+    job: _Job,
+    there: NDArray[np.float32],
+    back: NDArray[np.float32],
+    copies: NDArray[np.float32],
+    training: bool,
+    compute: FloatArray,
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Return dispatch, combine, backward and bound seconds, [M] each.
+
+    Backward: the gradients of combine go out as dispatch did, those of dispatch come back as
+    combine did, both in BF16; the GEMMs take twice the forward time.
+    """
+    overhead = job.step.collective_overhead
+
+    def all_to_all(demand: NDArray[np.float32]) -> FloatArray:
+        return overhead + network.routing.transfer_time(demand, network.offset)
+
+    dispatch, combine = all_to_all(there), all_to_all(back)
+    if job.dispatch.needs_counts:
+        dispatch = dispatch + overhead + network.gather_seconds
+    backward = np.zeros_like(dispatch)
+    if training:
+        gradient = copies * np.float32(job.model.combine_bytes)
+        backward = all_to_all(gradient) + combine + 2.0 * compute
+    bound = node_cut_batch(network.topology, there) + node_cut_batch(network.topology, back)
+    return dispatch, combine, backward, bound
+
+
+def _times(results: Sequence[_BatchResult], network: int) -> StepTime:
+    halves = None
+    if results[0].halves is not None:
+        pairs = [r.halves for r in results if r.halves is not None]
+        halves = (
+            _times([pair[0] for pair in pairs], network),
+            _times([pair[1] for pair in pairs], network),
+        )
+    return StepTime(
+        dispatch=np.stack([r.dispatch[network] for r in results]),
+        compute=np.stack([r.compute for r in results]),
+        combine=np.stack([r.combine[network] for r in results]),
+        backward=np.stack([r.backward[network] for r in results]),
+        other=np.array([r.other for r in results]),
+        bound=np.stack([r.bound[network] for r in results]),
+        halves=halves,
+    )
+
+
+def _collect(
+    results: Sequence[_BatchResult],
+    network: int,
+    requests: int,
+    positions: int,
+    means: FloatArray | None,
+) -> SimulationResult:
+    layers = results[0].compute.shape[0]
+
+    def stacked(field: str) -> Any:
+        return np.stack([getattr(r, field) for r in results])
+
+    interval = None
+    if means is not None:
+        low, high = np.percentile(means, [2.5, 97.5])
+        interval = (float(low), float(high))
+    return SimulationResult(
+        times=_times(results, network),
+        tokens=np.array([r.tokens for r in results]),
+        max_over_mean=stacked("max_over_mean"),
+        remote_bytes=stacked("remote_bytes"),
+        cross_row_bytes=stacked("cross_row_bytes"),
+        mean_demand=np.mean([r.demand for r in results], axis=0) / layers,
+        device_load=np.mean([r.device_load for r in results], axis=0),
+        requests=requests,
+        positions=positions,
+        mean_interval=interval,
+    )
+
+
+def _resampled_means(job: _Job, resamples: int, progress: Callable[[], None] | None) -> FloatArray:
+    """Return the mean step of each bootstrap resample of the requests, [resamples, networks].
+
+    Requests, not batches, are what the trace has few of: batches of the same requests look more
+    alike than those of the next day's requests would.
+    """
+    means = np.zeros((resamples, len(job.networks)))
+    workload = replace(job.workload, batches=RESAMPLE_BATCHES)
+    for r in range(resamples):
+        rng = np.random.default_rng([job.seed, r, 1])
+        drawn = np.sort(rng.integers(job.trace.num_requests, size=job.trace.num_requests))
+        resampled = replace(job, trace=job.trace.select(drawn), workload=workload)
+        batches = make_batches(resampled.trace, job.tables.num_devices, job.grid, workload, rng)
+        results = _run(resampled, enumerate(batches), progress)
+        means[r] = [_times(results, n).step.mean() for n in range(len(job.networks))]
+    return means

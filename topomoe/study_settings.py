@@ -1,0 +1,95 @@
+"""The settings of a study: what is compared with what, on which trace, at which budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from topomoe.demand import DispatchSettings
+from topomoe.step import StepSettings
+from topomoe.topologies import units
+from topomoe.topologies.errors import InputError
+from topomoe.workload import WorkloadSettings
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """Topologies x placements x replica routings on one trace at one budget a device."""
+
+    trace: str = ""
+    """Folder of routing traces (.npz); empty: the synthetic trace of the model."""
+    model: str = ""
+    """Model preset; empty: the one the trace matches, deepseek-v3 without a trace."""
+    grid: str = "16x8"
+    """Devices as rows x columns."""
+    slots: int = 0
+    """Expert slots on all devices; 0: the least with which exact balance is always possible."""
+    topologies: tuple[str, ...] = (
+        "fat-tree",
+        "leaf-spine",
+        "mesh",
+        "torus",
+        "twisted-torus",
+        "optical",
+    )
+    """Topologies to compare; a name ending in .csv, .edges or .txt is an edge-list file."""
+    placements: tuple[str, ...] = ("contiguous", "random", "eplb", "exact")
+    """Placement methods, made on training requests and scored on held-out ones."""
+    replica_routings: tuple[str, ...] = ("weighted",)
+    """How tokens pick replicas: even, weighted, local-first, least-loaded."""
+    routings: tuple[str, ...] = ("ecmp", "ecmp-hash")
+    """Routings beside each topology's default, run with the last placement; none: no others."""
+    normalise: str = "iso-injection"
+    """What is equal for all topologies: iso-injection or iso-port."""
+    bandwidth: units.Bandwidth = 50e9
+    """Bytes/s (or 400Gbps) that leave a device, split over its links."""
+    latency: units.Seconds = 1e-6
+    """Latency of a link."""
+    base_share: float = 0.5
+    """Share of the bandwidth that an optical fabric gives its electrical base."""
+    ports: int = 4
+    """Circuit ports a device (optical), all ports a device (iso-port)."""
+    circuits: str = "expander"
+    """Wiring of the optical fabric: mesh, torus, torus-twist-T, rows, columns or expander."""
+    layers: tuple[int, ...] = ()
+    """MoE layers of the trace to run; empty: all."""
+    domains: tuple[str, ...] = ()
+    """Domains of the trace to run; empty: all."""
+    test_fraction: float = 0.5
+    """Share of the requests held out: placements never see them."""
+    levels: tuple[float, ...] = (0.0, 0.2, 0.5, 0.8)
+    """Imbalance levels of the four traffic patterns."""
+    pattern_draws: int = 100
+    """Seeded draws of each pattern and level."""
+    resamples: int = 20
+    """Bootstrap resamples of the requests behind the interval of a mean; 0: no interval."""
+    synthetic_requests: int = 128
+    """Requests of the synthetic trace (without --trace)."""
+    seed: int = 0
+    """Seed of every random draw."""
+    workload: WorkloadSettings = field(default_factory=WorkloadSettings)
+    """How batches are cut from the trace."""
+    dispatch: DispatchSettings = field(default_factory=DispatchSettings)
+    """What is sent once."""
+    step: StepSettings = field(default_factory=StepSettings)
+    """What a step costs beside the bytes on the links."""
+
+    def __post_init__(self) -> None:
+        """Check what no other part checks; InputError names the field."""
+        for name in ("topologies", "placements", "replica_routings"):
+            chosen = getattr(self, name)
+            if not chosen:
+                raise InputError(f"{name} must name at least one")
+            if len(set(chosen)) != len(chosen):
+                raise InputError(f"{name} must not name anything twice, got {','.join(chosen)}")
+        for name in ("slots", "seed", "resamples"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} must be >= 0, got {getattr(self, name)}")
+        for name in ("pattern_draws", "synthetic_requests", "ports"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if not 0 < self.test_fraction < 1:
+            raise InputError(f"test_fraction must be in (0, 1), got {self.test_fraction}")
+        if any(not (np.isfinite(v) and 0 <= v <= 1) for v in self.levels):
+            raise InputError(f"levels must be in 0..1, got {self.levels}")
