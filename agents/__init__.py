@@ -1,0 +1,1 @@
+"""Everything that decides: static, greedy, online, optimal and learned policies."""
