@@ -48,7 +48,7 @@ class DispatchSettings:
 
     @property
     def needs_counts(self) -> bool:
-        """Whether replicas are chosen by load, so that counts are gathered before every dispatch."""
+        """Whether replicas are chosen by load, which needs everyone's counts before a dispatch."""
         return self.replica_routing in ("local-first", "least-loaded")
 
 
@@ -93,14 +93,14 @@ def dispatch_batch(
     origin: NDArray[np.int32],
     tables: ReplicaTables,
     settings: DispatchSettings,
-    columns: int,
+    row_of: NDArray[np.int64],
     seed: NDArray[np.uint64],
     shared_expert: int = -1,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return copies [M, N, N] and slot load [M, S] of one batch through all layers.
 
-    experts [M, P, K] of a trace; positions, origin [T]; seed [M]. ``columns`` is the length of a
-    row of devices (local-first). ``shared_expert`` >= 0 is one more pick of every token.
+    experts [M, P, K] of a trace; positions, origin [T]; seed [M]. ``row_of`` [N] is each
+    device's row (local-first). ``shared_expert`` >= 0 is one more pick of every token.
     """
     from topomoe import dispatch_kernel as kernels
 
@@ -119,7 +119,7 @@ def dispatch_batch(
         tables.share,
         tables.num_slots // devices,
         choice.get(settings.replica_routing, kernels.BY_SHARE),
-        columns,
+        row_of,
         COPIES.index(settings.copies),
         settings.node_size,
         seed,
@@ -233,7 +233,7 @@ def dispatch(
         start.astype(np.int32),
         replica_tables(placement, replica_routing),
         settings,
-        columns or devices,
+        np.arange(devices) // (columns or devices),
         np.random.default_rng(seed).integers(2**63, size=1).astype(np.uint64),
         shared_expert=routed if routed < placement.num_experts else -1,
     )

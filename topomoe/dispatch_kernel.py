@@ -136,7 +136,7 @@ def deal_by_load(
     replica_slot: NDArray[np.int32],
     slots_per_device: int,
     num_devices: int,
-    columns: int,
+    row_of: NDArray[np.int64],
     local_first: bool,
     chosen: NDArray[np.int32],
     slot_load: NDArray[np.int64],
@@ -149,7 +149,6 @@ def deal_by_load(
     elsewhere = np.int64(1) << 40  # more than any load: rows come before
     device_load = np.zeros(num_devices, dtype=np.int64)
     device_of = np.arange(len(slot_load)) // slots_per_device
-    row_of = np.arange(num_devices) // columns
     top_k = experts.shape[1]
     for t in range(len(positions)):
         here = origin[t]
@@ -231,7 +230,7 @@ def dispatch_layers(
     replica_share: NDArray[np.float64],
     slots_per_device: int,
     choice: int,
-    columns: int,
+    row_of: NDArray[np.int64],
     mode: int,
     node_size: int,
     seed: NDArray[np.uint64],
@@ -269,7 +268,7 @@ def dispatch_layers(
                 replica_slot[m],
                 slots_per_device,
                 copies.shape[1],
-                columns,
+                row_of,
                 choice == LOCAL_FIRST,
                 chosen,
                 slot_load[m],

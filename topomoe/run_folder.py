@@ -6,6 +6,7 @@ import io
 import platform
 import shutil
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,7 +20,17 @@ if TYPE_CHECKING:
 
 CONFIG = "config.toml"
 PARTS = ".parts"
-_OWN = (CONFIG, PARTS, "results.parquet", "results.csv", "figures", "tables", "report.html")
+_OWN = (
+    CONFIG,
+    PARTS,
+    "results.parquet",
+    "results.csv",
+    "figures",
+    "tables",
+    "report.html",
+    "training.npz",
+    "test.npz",
+)
 _VERSIONED = (
     "topomoe",
     "numpy",
@@ -51,7 +62,12 @@ class RunFolder:
 
     @staticmethod
     def start(
-        path: str | Path, kind: str, settings: dict[str, Any], resume: bool, overwrite: bool
+        path: str | Path,
+        kind: str,
+        settings: dict[str, Any],
+        resume: bool = False,
+        overwrite: bool = False,
+        notes: Sequence[str] = (),
     ) -> RunFolder:
         """Return the folder, ready to write: new, resumed with the same settings, or emptied.
 
@@ -61,7 +77,8 @@ class RunFolder:
         import tomli_w
 
         folder = RunFolder(Path(path))
-        config = {"run": {"kind": kind}, **settings, "versions": versions()}
+        run = {"kind": kind, "notes": list(notes)}
+        config = {"run": run, **settings, "versions": versions()}
         existing = folder.path / CONFIG
         if folder.path.exists() and not folder.path.is_dir():
             raise InputError(f"--out: {path} is a file, not a folder")
@@ -77,7 +94,8 @@ class RunFolder:
                     f"--out: {path} already holds a run; --resume continues it, "
                     "--overwrite replaces it"
                 )
-            for name in _OWN:
+            seeds = sorted(path.name for path in folder.path.glob("seed-*"))
+            for name in (*_OWN, *seeds):
                 target = folder.path / name
                 if target.is_dir():
                     shutil.rmtree(target)

@@ -43,6 +43,7 @@ class Network:
     routing: Routing
     offset: FloatArray | None  # [N, N] seconds
     gather_seconds: float  # an all-gather of expert counts
+    capacity: FloatArray | None = None  # [L] left by other traffic; None: the links' own
 
     @staticmethod
     def of(topology: Topology, routing: Routing | None, num_experts: int, mtu: float) -> Network:
@@ -57,7 +58,7 @@ class Network:
 
 
 @dataclass(frozen=True, eq=False)
-class _Job:
+class Job:
     """All that one batch needs, the same for every batch."""
 
     trace: RoutingTrace
@@ -71,10 +72,28 @@ class _Job:
     networks: tuple[Network, ...]
     grid: tuple[int, int]
     seed: int
+    devices: NDArray[np.int64] | None = None  # where the placement's devices sit; None: 0..N-1
+
+    @property
+    def row_of(self) -> NDArray[np.int64]:
+        """The row of the grid on which each of the placement's devices sits."""
+        places = np.arange(self.tables.num_devices) if self.devices is None else self.devices
+        return places // self.grid[1]
 
 
 @dataclass(frozen=True, eq=False)
-class _BatchResult:
+class Traffic:
+    """What one batch sends and computes, on whatever network."""
+
+    copies: NDArray[np.float32]  # [M, N, N] token copies from device to device
+    compute: FloatArray  # [M] seconds of the slowest device
+    other: float  # seconds of attention, dense layers, head
+    device_load: FloatArray  # [M, n] token-expert pairs
+    tokens: int
+
+
+@dataclass(frozen=True, eq=False)
+class BatchResult:
     """One batch on all networks, each [networks, M] unless said."""
 
     dispatch: FloatArray
@@ -89,7 +108,7 @@ class _BatchResult:
     demand: FloatArray  # [N, N] summed over layers
     device_load: FloatArray  # [M, N]
     tokens: int
-    halves: tuple[_BatchResult, _BatchResult] | None = None
+    halves: tuple[BatchResult, BatchResult] | None = None
 
 
 def simulate(
@@ -157,15 +176,17 @@ def simulate_networks(
 
     ``progress`` is called once a batch, of which there are ``total_batches(workload, resamples)``.
     """
-    job = _job(trace, networks, placement, model, workload, dispatch, step, seed)
+    if not networks:
+        raise InputError("simulate needs at least one topology")
+    job = make_job(trace, networks, placement, model, workload, dispatch, step, seed)
     batches = make_batches(
         trace, placement.num_devices, job.grid, workload, np.random.default_rng(seed)
     )
-    results = _run(job, enumerate(batches), progress)
+    results = run_batches(job, enumerate(batches), progress)
     means = _resampled_means(job, resamples, progress) if resamples > 1 else None
     requests, positions = coverage(trace, batches)
     return [
-        _collect(results, n, requests, positions, None if means is None else means[:, n])
+        collect(results, n, requests, positions, None if means is None else means[:, n])
         for n in range(len(networks))
     ]
 
@@ -175,7 +196,7 @@ def total_batches(workload: WorkloadSettings, resamples: int) -> int:
     return workload.batches + (resamples * RESAMPLE_BATCHES if resamples > 1 else 0)
 
 
-def _job(
+def make_job(
     trace: RoutingTrace,
     networks: Sequence[tuple[Topology, Routing | None]],
     placement: Placement,
@@ -184,7 +205,8 @@ def _job(
     dispatch: DispatchSettings,
     step: StepSettings,
     seed: int,
-) -> _Job:
+) -> Job:
+    """Return the job of these inputs; InputError for what does not fit together."""
     shape = (
         match_model(trace.num_layers, trace.num_experts, trace.top_k)
         if model is None
@@ -194,8 +216,6 @@ def _job(
         raise InputError(
             f"placement must have the trace's {trace.num_layers} layers, has {placement.num_layers}"
         )
-    if not networks:
-        raise InputError("simulate needs at least one topology")
     for topology, _ in networks:
         if topology.num_devices != placement.num_devices:
             raise InputError(
@@ -204,7 +224,7 @@ def _job(
             )
     check_node_size(dispatch, placement.num_devices)
     grid = next((t.grid for t, _ in networks if t.grid is not None), (1, placement.num_devices))
-    return _Job(
+    return Job(
         trace=trace,
         tables=replica_tables(placement, dispatch.replica_routing),
         shared_expert=shared_expert_id(shape, placement.num_experts, trace.num_experts),
@@ -222,13 +242,13 @@ def _job(
     )
 
 
-def _run(
-    job: _Job, batches: Iterable[tuple[int, Batch]], progress: Callable[[], None] | None
-) -> list[_BatchResult]:
+def run_batches(
+    job: Job, batches: Iterable[tuple[int, Batch]], progress: Callable[[], None] | None
+) -> list[BatchResult]:
     """Run the batches on all processors; the order and the numbers do not depend on how many."""
 
-    def one(numbered: tuple[int, Batch]) -> _BatchResult:
-        result = _run_batch(job, *numbered)
+    def one(numbered: tuple[int, Batch]) -> BatchResult:
+        result = run_batch(job, *numbered)
         if progress is not None:
             progress()
         return result
@@ -237,25 +257,41 @@ def _run(
         return list(pool.map(one, batches))
 
 
-def _run_batch(job: _Job, index: int, batch: Batch) -> _BatchResult:
-    seeds = np.random.default_rng([job.seed, index]).integers(2**63, size=job.trace.num_layers)
-    seeds = seeds.astype(np.uint64)
-    whole = _run_tokens(job, batch.positions, batch.origin, seeds)
+def run_batch(job: Job, index: int, batch: Batch) -> BatchResult:
+    """Run one batch; with overlap also its two halves, the even and the odd tokens."""
+    seeds = batch_seeds(job, index)
+    whole = run_tokens(job, batch.positions, batch.origin, seeds)
     if job.step.overlap == "none":
         return whole
     first, second = (
-        _run_tokens(job, batch.positions[h::2], batch.origin[h::2], seeds) for h in (0, 1)
+        run_tokens(job, batch.positions[h::2], batch.origin[h::2], seeds) for h in (0, 1)
     )
     return replace(whole, halves=(first, second))
 
 
-def _run_tokens(
-    job: _Job,
+def run_tokens(
+    job: Job,
     positions: NDArray[np.int64],
     origin: NDArray[np.int32],
     seeds: NDArray[np.uint64],
-) -> _BatchResult:
-    model, step, training = job.model, job.step, job.workload.phase == "training"
+) -> BatchResult:
+    """Dispatch the tokens [T] and price them on every network."""
+    return price(job, dispatch_tokens(job, positions, origin, seeds))
+
+
+def batch_seeds(job: Job, index: int) -> NDArray[np.uint64]:
+    """Return a seed a layer, [M], for the dispatch of batch ``index``."""
+    rng = np.random.default_rng([job.seed, index])
+    return rng.integers(2**63, size=job.trace.num_layers).astype(np.uint64)
+
+
+def dispatch_tokens(
+    job: Job,
+    positions: NDArray[np.int64],
+    origin: NDArray[np.int32],
+    seeds: NDArray[np.uint64],
+) -> Traffic:
+    """Return what the tokens [T] send and compute in every layer."""
     devices = job.tables.num_devices
     copies, slot_load = dispatch_batch(
         job.trace.experts,
@@ -263,7 +299,7 @@ def _run_tokens(
         origin,
         job.tables,
         job.dispatch,
-        job.grid[1],
+        job.row_of,
         seeds,
         job.shared_expert,
     )
@@ -272,49 +308,68 @@ def _run_tokens(
         slot_load,
         tokens_at,
         devices,
-        model,
+        job.model,
         job.device,
-        step.tile_tokens,
+        job.step.tile_tokens,
         shared_routed=job.shared_expert >= 0,
     )
-    compute = seconds.max(axis=1)
-    load = slot_load.reshape(len(slot_load), devices, -1).sum(axis=2)
-    there = copies * np.float32(model.dispatch_bytes)
-    back = np.ascontiguousarray(copies.transpose(0, 2, 1)) * np.float32(model.combine_bytes)
-    times = [
-        _network_times(network, job, there, back, copies, training, compute)
-        for network in job.networks
-    ]
-    dispatch, combine, backward, bound = (np.stack(part) for part in zip(*times, strict=True))
-    both = (there + back.transpose(0, 2, 1)).astype(np.float64)
-    row = np.arange(devices) // job.grid[1]
-    other_rows = row[:, None] != row[None]
-    return _BatchResult(
-        dispatch=dispatch,
-        combine=combine,
-        backward=backward,
-        bound=bound,
-        compute=compute,
-        other=other_seconds(
-            float(tokens_at.max()), model, job.device, job.workload.phase, step.context_tokens
-        )
-        * (3.0 if training else 1.0),
-        max_over_mean=load.max(axis=1) / load.mean(axis=1),
-        remote_bytes=both.sum(axis=(1, 2)),
-        cross_row_bytes=both[:, other_rows].sum(axis=1),
-        demand=there.sum(axis=0, dtype=np.float64) + back.sum(axis=0, dtype=np.float64),
-        device_load=load.astype(np.float64),
+    if job.devices is not None:
+        copies = embed(copies, job.devices, job.networks[0].topology.num_devices)
+    other = other_seconds(
+        float(tokens_at.max()), job.model, job.device, job.workload.phase, job.step.context_tokens
+    )
+    return Traffic(
+        copies=copies,
+        compute=seconds.max(axis=1),
+        other=other * (3.0 if job.workload.phase == "training" else 1.0),
+        device_load=slot_load.reshape(len(slot_load), devices, -1).sum(axis=2).astype(np.float64),
         tokens=len(positions),
     )
 
 
+def price(job: Job, traffic: Traffic) -> BatchResult:
+    """Return what the traffic costs on each of the job's networks."""
+    model, copies, load = job.model, traffic.copies, traffic.device_load
+    there = copies * np.float32(model.dispatch_bytes)
+    back = np.ascontiguousarray(copies.transpose(0, 2, 1)) * np.float32(model.combine_bytes)
+    times = [
+        _network_times(network, job, there, back, copies, traffic.compute)
+        for network in job.networks
+    ]
+    dispatch, combine, backward, bound = (np.stack(part) for part in zip(*times, strict=True))
+    both = (there + back.transpose(0, 2, 1)).astype(np.float64)
+    row = np.arange(copies.shape[1]) // job.grid[1]
+    return BatchResult(
+        dispatch=dispatch,
+        combine=combine,
+        backward=backward,
+        bound=bound,
+        compute=traffic.compute,
+        other=traffic.other,
+        max_over_mean=load.max(axis=1) / load.mean(axis=1),
+        remote_bytes=both.sum(axis=(1, 2)),
+        cross_row_bytes=both[:, row[:, None] != row[None]].sum(axis=1),
+        demand=there.sum(axis=0, dtype=np.float64) + back.sum(axis=0, dtype=np.float64),
+        device_load=load,
+        tokens=traffic.tokens,
+    )
+
+
+def embed(
+    copies: NDArray[np.float32], devices: NDArray[np.int64], num_devices: int
+) -> NDArray[np.float32]:
+    """Return copies [M, n, n] between a group's ``devices`` [n] as copies [M, N, N] between all."""
+    out = np.zeros((len(copies), num_devices, num_devices), dtype=np.float32)
+    out[:, devices[:, None], devices[None]] = copies
+    return out
+
+
 def _network_times(
     network: Network,
-    job: _Job,
+    job: Job,
     there: NDArray[np.float32],
     back: NDArray[np.float32],
     copies: NDArray[np.float32],
-    training: bool,
     compute: FloatArray,
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """Return dispatch, combine, backward and bound seconds, [M] each.
@@ -325,20 +380,20 @@ def _network_times(
     overhead = job.step.collective_overhead
 
     def all_to_all(demand: NDArray[np.float32]) -> FloatArray:
-        return overhead + network.routing.transfer_time(demand, network.offset)
+        return overhead + network.routing.transfer_time(demand, network.offset, network.capacity)
 
     dispatch, combine = all_to_all(there), all_to_all(back)
     if job.dispatch.needs_counts:
         dispatch = dispatch + overhead + network.gather_seconds
     backward = np.zeros_like(dispatch)
-    if training:
+    if job.workload.phase == "training":
         gradient = copies * np.float32(job.model.combine_bytes)
         backward = all_to_all(gradient) + combine + 2.0 * compute
     bound = node_cut_batch(network.topology, there) + node_cut_batch(network.topology, back)
     return dispatch, combine, backward, bound
 
 
-def _times(results: Sequence[_BatchResult], network: int) -> StepTime:
+def _times(results: Sequence[BatchResult], network: int) -> StepTime:
     halves = None
     if results[0].halves is not None:
         pairs = [r.halves for r in results if r.halves is not None]
@@ -357,13 +412,14 @@ def _times(results: Sequence[_BatchResult], network: int) -> StepTime:
     )
 
 
-def _collect(
-    results: Sequence[_BatchResult],
+def collect(
+    results: Sequence[BatchResult],
     network: int,
     requests: int,
     positions: int,
     means: FloatArray | None,
 ) -> SimulationResult:
+    """Return the batches' results on one of their networks."""
     layers = results[0].compute.shape[0]
 
     def stacked(field: str) -> Any:
@@ -387,7 +443,7 @@ def _collect(
     )
 
 
-def _resampled_means(job: _Job, resamples: int, progress: Callable[[], None] | None) -> FloatArray:
+def _resampled_means(job: Job, resamples: int, progress: Callable[[], None] | None) -> FloatArray:
     """Return the mean step of each bootstrap resample of the requests, [resamples, networks].
 
     Requests, not batches, are what the trace has few of: batches of the same requests look more
@@ -400,6 +456,6 @@ def _resampled_means(job: _Job, resamples: int, progress: Callable[[], None] | N
         drawn = np.sort(rng.integers(job.trace.num_requests, size=job.trace.num_requests))
         resampled = replace(job, trace=job.trace.select(drawn), workload=workload)
         batches = make_batches(resampled.trace, job.tables.num_devices, job.grid, workload, rng)
-        results = _run(resampled, enumerate(batches), progress)
+        results = run_batches(resampled, enumerate(batches), progress)
         means[r] = [_times(results, n).step.mean() for n in range(len(job.networks))]
     return means

@@ -190,13 +190,16 @@ def _try_route(topology: Topology, policy: str, seed: int) -> Routing | None:
 
 def run_study(
     settings: StudySettings,
+    given: StudyInput,
     folder: RunFolder,
     progress: Callable[[str, int, int], None] = lambda what, done, of: None,
-) -> StudyInput:
-    """Run what is not yet there and write the results; ``progress(what, done, of)`` as it goes."""
+) -> None:
+    """Run what is not yet there and write the results; ``progress(what, done, of)`` as it goes.
+
+    ``given`` is ``prepare(settings)``, which finds bad input before anything is written.
+    """
     import pandas as pd
 
-    given = prepare(settings)
     frames = []
     for placement_number, method in enumerate(settings.placements):
         last = placement_number == len(settings.placements) - 1
@@ -225,7 +228,6 @@ def run_study(
     frames.append(_pattern_rows(settings, given, progress))
     results = pd.concat(frames, ignore_index=True).reindex(columns=list(COLUMNS))
     folder.finish(results)
-    return given
 
 
 def _run_unit(

@@ -127,7 +127,7 @@ def ring_load(
         line_load(column_way, by_column, up1, down1)
         for i in range(rows):
             for j in range(columns):
-                # += because in a ring of two both ways are the same link
+                # += because in a ring of two both ways are the same link, one of them unused
                 if row_up[i, j] >= 0:
                     load[b, row_up[i, j]] += up0[i, j]
                 if row_down[i, j] >= 0:
@@ -147,15 +147,6 @@ def scale_and_max(load: Array, inverse: Array) -> float:
             load[a, line] *= inverse[a, line]
             worst = max(worst, load[a, line])
     return worst
-
-
-@nan_free_kernel
-def merge_pair(up: Array, down: Array) -> None:
-    """In a ring of two, up and down of a place are one link: give both the sum."""
-    for a in range(2):
-        for line in range(up.shape[1]):
-            up[a, line] += down[a, line]
-            down[a, line] = up[a, line]
 
 
 @nan_free_kernel
@@ -186,10 +177,6 @@ def ring_time(
         marginals(demand[b], width, by_row, by_column, gather)
         line_load(row_way, by_row, up0, down0)
         line_load(column_way, by_column, up1, down1)
-        if rows == 2:
-            merge_pair(up0, down0)
-        if columns == 2:
-            merge_pair(up1, down1)
         worst = max(
             max(scale_and_max(up0, inverse_row_up), scale_and_max(down0, inverse_row_down)),
             max(scale_and_max(up1, inverse_column_up), scale_and_max(down1, inverse_column_down)),

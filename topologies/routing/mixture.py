@@ -68,3 +68,10 @@ class MixtureRouting(Routing):
     def path_sum(self, value: FloatArray) -> FloatArray:
         """Return the fraction-weighted sum over a pair's links, [N, N]."""
         return np.asarray(sum(share * routing.path_sum(value) for routing, share in self.parts))
+
+    def store_and_forward(self, mtu: float) -> FloatArray:
+        """Return the parts' own by their shares, [N, N] seconds; see ``Routing``.
+
+        A packet takes one of the parts: the slowest link of the others holds nothing of it back.
+        """
+        return np.asarray(sum(share * part.store_and_forward(mtu) for part, share in self.parts))

@@ -40,15 +40,18 @@ class PathRouting(Routing):
     @cached_property
     def matrix(self) -> csr_array[Any, Any]:
         """The fractions as a sparse matrix [L, N*N]."""
+        return self._by_pair.T.tocsr()
+
+    @cached_property
+    def _by_pair(self) -> csr_array[Any, Any]:
         from scipy.sparse import csr_array
 
         shape = (len(self.ptr) - 1, self.topology.num_links)
-        by_pair = csr_array((self.fraction, self.links, self.ptr), shape=shape)
-        return by_pair.T.tocsr()
+        return csr_array((self.fraction, self.links, self.ptr), shape=shape)
 
     def link_load(self, demand: NDArray[Any]) -> NDArray[Any]:
         """Return the bytes on each link, [B, L]."""
-        flat = demand.reshape(len(demand), -1)
+        flat = demand.reshape(len(demand), len(self.ptr) - 1)
         load = np.zeros((len(demand), self.topology.num_links), dtype=demand.dtype)
         _load(self.ptr, self.links, self.fraction.astype(demand.dtype), flat, load)
         return load
@@ -58,7 +61,7 @@ class PathRouting(Routing):
     ) -> NDArray[Any]:
         """Return the worst pair's seconds, [B]; see ``Routing.worst_pair``."""
         worst = np.zeros(len(demand), dtype=demand.dtype)
-        flat = demand.reshape(len(demand), -1)
+        flat = demand.reshape(len(demand), len(self.ptr) - 1)
         _worst(self.ptr, self.links, use, flat, offset.reshape(-1), worst)
         return worst
 
@@ -70,9 +73,7 @@ class PathRouting(Routing):
 
     def path_sum(self, value: FloatArray) -> FloatArray:
         """Return the fraction-weighted sum over a pair's links, [N, N]."""
-        total = np.concatenate([[0.0], np.cumsum(self.fraction * value[self.links])])
-        out = total[self.ptr[1:]] - total[self.ptr[:-1]]
-        return np.asarray(out.reshape((self.topology.num_devices,) * 2))
+        return np.asarray((self._by_pair @ value).reshape((self.topology.num_devices,) * 2))
 
 
 def from_paths(

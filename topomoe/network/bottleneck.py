@@ -29,7 +29,8 @@ def checked_demand(topology: Topology, demand: ArrayLike) -> NDArray[Any]:
     """Return demand as a contiguous float array [B, N, N]; InputError for a wrong shape or sign."""
     if not (isinstance(demand, np.ndarray) and demand.dtype == np.float32):
         demand = numbers(demand, "demand")
-    array = np.ascontiguousarray(demand)
+    # Writable too: for read-only arrays numba would compile every kernel once more.
+    array = np.require(demand, requirements=["C", "W"])
     devices = topology.num_devices
     if array.ndim not in (2, 3) or array.shape[-2:] != (devices, devices):
         raise InputError(

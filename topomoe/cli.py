@@ -1,0 +1,338 @@
+"""The command line: a thin face over the library, one command a function.
+
+Exit status: 0 done, 2 bad input (one line, no traceback), 1 failure. What is heavy is imported
+inside the commands, so that --help answers at once.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from topomoe.commands.settings import EvaluateSettings, TrainSettings
+from topomoe.settings import flag_parameters, merge, to_dict
+from topomoe.simulate_settings import SimulateSettings
+from topomoe.study_settings import StudySettings
+from topomoe.topologies.errors import InputError
+
+app = typer.Typer(
+    name="topomoe",
+    help="Where should the experts sit, how should the network be wired and rewired, how should "
+    "traffic be routed, and how far is that from the best possible?",
+    invoke_without_command=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Out = Annotated[str, typer.Option("--out", help="Folder of the run.", metavar="DIR")]
+Config = Annotated[
+    str | None, typer.Option("--config", help="TOML file; flags override it.", metavar="FILE")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")]
+Run = Annotated[str, typer.Argument(help="Folder of a finished run.", metavar="RUN")]
+
+
+def with_flags(settings: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command that ends in ``**flags`` one flag for each leaf of a settings dataclass."""
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(function, eval_str=True)
+        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        flags = flag_parameters(settings, typer.Option)
+        combined = [p.replace(kind=p.KEYWORD_ONLY) for p in own] + flags
+        function.__signature__ = signature.replace(parameters=combined)  # type: ignore[attr-defined]
+        function.__annotations__ = {p.name: p.annotation for p in combined}
+        return function
+
+    return decorate
+
+
+@app.callback()
+def root(context: typer.Context) -> None:
+    """Print the help where no command is given."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+@with_flags(StudySettings)
+def study(
+    out: Out = "runs/study",
+    config: Config = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    **flags: Any,
+) -> None:
+    """Compare topologies and placements on one trace.
+
+    topomoe study --trace path/to/traces --grid 8x8 --slots 128 --out runs/mine
+    """
+    settings = merge(StudySettings, config, flags)
+    from topomoe.progress import progress_bars
+    from topomoe.run_folder import RunFolder
+    from topomoe.study import prepare, run_study
+
+    given = prepare(settings)
+    folder = RunFolder.start(out, "study", to_dict(settings), resume, overwrite, given.notes)
+    say_all(given.notes)
+    if not (folder.path / "results.parquet").is_file():
+        with progress_bars() as progress:
+            run_study(settings, given, folder, progress)
+    redraw(folder)
+
+
+@app.command()
+@with_flags(SimulateSettings)
+def simulate(
+    out: Annotated[str, typer.Option("--out", help="Folder of the run; none: print only.")] = "",
+    config: Config = None,
+    overwrite: Overwrite = False,
+    **flags: Any,
+) -> None:
+    """Price the steps of one placement on one topology.
+
+    topomoe simulate --trace path/to/traces --grid 8x8 --topology torus --groups 4
+    """
+    settings = merge(SimulateSettings, config, flags)
+    from topomoe.commands.simulate import prepare_groups, run_simulate, write_simulate
+
+    given = prepare_groups(settings)
+    say_all(given.notes)
+    rows = run_simulate(settings, given)
+    say_table("Step times", rows)
+    if out:
+        path = write_simulate(settings, given, rows, out, overwrite)
+        typer.echo(f"results: {path}")
+
+
+@app.command()
+def place(
+    trace: Annotated[str, typer.Option("--trace", help="Folder of routing traces (.npz).")],
+    devices: Annotated[int, typer.Option("--devices", help="Devices.", metavar="N")] = 128,
+    slots: Annotated[
+        int, typer.Option("--slots", help="Slots on all devices; 0: least for exact balance.")
+    ] = 0,
+    method: Annotated[str, typer.Option("--method", help="Placement method.")] = "exact",
+    test_fraction: Annotated[
+        float, typer.Option("--test-fraction", help="Requests held out to score it on.")
+    ] = 0.5,
+    model: Annotated[str, typer.Option("--model", help="Model preset of the trace.")] = "",
+    seed: Annotated[int, typer.Option("--seed", help="Seed of every random draw.")] = 0,
+    out: Annotated[
+        str, typer.Option("--out", help="File for the placement (.npz).", metavar="FILE")
+    ] = "",
+) -> None:
+    """Place the experts of a trace, with a certificate.
+
+    topomoe place --trace path/to/traces --devices 64 --slots 128 --method exact --out p.npz
+    """
+    from topomoe.commands.place import place_with_certificate
+    from topomoe.placement import save_placement
+
+    placement, rows = place_with_certificate(
+        trace, devices, slots, method, test_fraction, model or None, seed
+    )
+    say_table(f"{method}: {placement.num_slots} slots on {devices} devices", rows)
+    if out:
+        save_placement(placement, Path(out))
+        typer.echo(f"placement: {out}")
+
+
+@app.command()
+def trace(
+    path: Annotated[str, typer.Argument(help="Folder or file of traces.", metavar="TRACE")] = "",
+    synthetic: Annotated[
+        str, typer.Option("--synthetic", help="Draw a synthetic trace of this model instead.")
+    ] = "",
+    requests: Annotated[
+        int, typer.Option("--requests", help="Requests of the synthetic trace.", metavar="N")
+    ] = 96,
+    positions: Annotated[
+        int, typer.Option("--positions", help="Median positions of its requests.", metavar="N")
+    ] = 140,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the synthetic trace.")] = 0,
+    out: Annotated[
+        str, typer.Option("--out", help="Folder to write the trace to.", metavar="DIR")
+    ] = "",
+) -> None:
+    """Describe a routing trace, or draw a synthetic one.
+
+    topomoe trace path/to/traces
+    """
+    if bool(path) == bool(synthetic):
+        raise InputError("trace: give a folder of traces or --synthetic MODEL, not both or neither")
+    from topomoe.synthetic import synthetic_trace
+    from topomoe.trace import load_trace, save_trace
+    from topomoe.commands.trace import describe
+
+    loaded = (
+        synthetic_trace(synthetic, requests=requests, positions=positions, seed=seed)
+        if synthetic
+        else load_trace(path)
+    )
+    say_all(loaded.notes)
+    for title, rows in describe(loaded):
+        say_table(title, rows)
+    if out:
+        save_trace(loaded, Path(out))
+        typer.echo(f"trace: {out}")
+
+
+@app.command()
+@with_flags(TrainSettings)
+def train(
+    out: Out = "runs/train",
+    config: Config = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    **flags: Any,
+) -> None:
+    """Train an agent to rewire an optical fabric.
+
+    topomoe train --agent ppo --scenario default --out runs/ppo
+    """
+    settings = merge(TrainSettings, config, flags)
+    from topomoe.commands.train import prepare_training, train_agents
+    from topomoe.progress import progress_bars
+    from topomoe.run_folder import RunFolder
+
+    problems = prepare_training(settings)
+    folder = RunFolder.start(out, "train", to_dict(settings), resume, overwrite)
+    if not (folder.path / "results.parquet").is_file():
+        with progress_bars() as progress:
+            train_agents(settings, problems, folder, progress)
+    typer.echo(f"agent: {folder.path} ({problems[0].switching} configurations)")
+    draw(folder)
+    typer.echo(f"figures: {folder.path / 'figures'}")
+
+
+@app.command()
+@with_flags(EvaluateSettings)
+def evaluate(
+    out: Out = "runs/evaluate",
+    config: Config = None,
+    overwrite: Overwrite = False,
+    **flags: Any,
+) -> None:
+    """Compare agents on held-out episodes.
+
+    topomoe evaluate --agents never-switch,hysteresis,clairvoyant,runs/ppo --out runs/compare
+    """
+    settings = merge(EvaluateSettings, config, flags)
+    from topomoe.commands.evaluate import evaluate_agents, prepare_evaluation, summary_rows
+    from topomoe.run_folder import RunFolder
+
+    given = prepare_evaluation(settings)
+    folder = RunFolder.start(out, "evaluate", to_dict(settings), overwrite=overwrite)
+    result = evaluate_agents(given, folder)
+    say_table(f"Held-out episodes, {given.test.switching} configurations", summary_rows(result))
+    draw(folder)
+    typer.echo(f"figures: {folder.path / 'figures'}")
+
+
+@app.command()
+def plot(run: Run) -> None:
+    """Redraw the figures of a run from its folder.
+
+    topomoe plot runs/mine
+    """
+    from topomoe.run_folder import RunFolder
+
+    folder = RunFolder.open(run)
+    for path in draw(folder):
+        typer.echo(str(path))
+
+
+@app.command()
+def report(run: Run) -> None:
+    """Rewrite tables and report of a study from its folder.
+
+    topomoe report runs/mine
+    """
+    from topomoe.run_folder import RunFolder
+
+    redraw(RunFolder.open(run))
+
+
+def redraw(folder: Any) -> None:
+    """Draw figures, tables and report of a run and say where they are."""
+    if folder.config().get("run", {}).get("kind") != "study":
+        raise InputError(f"{folder.path}: only a study has a report")
+    draw(folder)
+    from topomoe.report import write_report
+    from topomoe.tables import write_tables
+
+    write_tables(folder)
+    typer.echo(f"figures: {folder.path / 'figures'}")
+    typer.echo(f"report: {write_report(folder)}")
+
+
+def draw(folder: Any) -> list[Path]:
+    """Draw the figures of a run of any kind."""
+    kind = folder.config().get("run", {}).get("kind")
+    if kind == "study":
+        from topomoe.plots import draw_study
+
+        return draw_study(folder)
+    if kind in ("train", "evaluate"):
+        from topomoe.plots.evaluation import draw_evaluation
+
+        return draw_evaluation(folder)
+    raise InputError(f"{folder.path}: a run of kind {kind!r} has no figures")
+
+
+def say_all(lines: tuple[str, ...]) -> None:
+    """Print notes, each on a line, to standard error."""
+    for line in lines:
+        typer.echo(f"note: {line}", err=True)
+
+
+def say_table(title: str, rows: list[dict[str, str]]) -> None:
+    """Print rows as a table; plain text where the output is not a terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for number, column in enumerate(rows[0]):
+        table.add_column(column, justify="left" if number == 0 else "right")
+    for row in rows:
+        table.add_row(*row.values())
+    width = None if sys.stdout.isatty() else 160
+    console = Console(width=width)
+    console.print(title, soft_wrap=True)
+    console.print(table)
+
+
+def main() -> None:
+    """Run the command line; turn bad input into one line and exit status 2."""
+    try:
+        status = app(standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)
+    except InputError as error:
+        fail(str(error), 2)
+    except (typer.Abort, KeyboardInterrupt):
+        fail("interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        usage = getattr(error, "format_message", None)  # the parser's own errors have one
+        if usage is not None:
+            fail(usage(), 2)
+        if os.environ.get("TOPOMOE_DEBUG"):
+            raise
+        fail(f"{type(error).__name__}: {error} (TOPOMOE_DEBUG=1 shows where)", 1)
+
+
+def fail(message: str, status: int) -> None:
+    """Print one line to standard error and exit."""
+    typer.echo(f"topomoe: {' '.join(message.split())}", err=True)
+    sys.exit(status)

@@ -1,0 +1,136 @@
+"""What ``topomoe simulate`` runs: one placement on one topology, for one or several groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from topomoe.groups import Group, partition, simulate_groups
+from topomoe.model import MoEModel
+from topomoe.placement import Placement, load_placement, place
+from topomoe.run_folder import RunFolder
+from topomoe.settings import to_dict
+from topomoe.simulate_settings import SimulateSettings
+from topomoe.step import SimulationResult
+from topomoe.study import least_exact_slots, load_or_make
+from topomoe.study_settings import StudySettings
+from topomoe.topologies import budget
+from topomoe.topologies.registry import parse_grid
+from topomoe.topologies.routing import Routing, route
+from topomoe.topologies.topology import Topology
+from topomoe.trace import RoutingTrace
+from topomoe.workload import workload_notes
+
+
+@dataclass(frozen=True, eq=False)
+class SimulateInput:
+    """What the settings come to."""
+
+    groups: tuple[Group, ...]
+    topology: Topology
+    routing: Routing
+    notes: tuple[str, ...]
+
+
+def prepare_groups(settings: SimulateSettings) -> SimulateInput:
+    """Load the trace, build the network, place every group; InputError for what does not fit."""
+    grid = parse_grid(settings.grid)
+    model, trace = load_or_make(
+        StudySettings(
+            trace=settings.trace,
+            model=settings.model,
+            synthetic_requests=settings.synthetic_requests,
+            seed=settings.seed,
+        )
+    )
+    train, test = trace.split(settings.test_fraction, settings.seed)
+    options: dict[str, Any] = {}
+    if settings.topology == "optical":
+        options = {"circuits": settings.circuits, "seed": settings.seed}
+    topology = budget.build(
+        settings.topology,
+        grid,
+        settings.bandwidth,
+        settings.latency,
+        settings.normalise,
+        settings.base_share,
+        settings.ports,
+        **options,
+    )
+    routing = route(topology, settings.routing or None)
+    parts = partition(
+        topology.num_devices,
+        settings.groups,
+        settings.group_layout,
+        np.random.default_rng(settings.seed),
+    )
+    placement = _placement(settings, model, train, len(parts[0]))
+    return SimulateInput(
+        tuple(Group(devices, test, placement, settings.workload, model) for devices in parts),
+        topology,
+        routing,
+        (*trace.notes, *workload_notes(test, settings.workload)),
+    )
+
+
+def _placement(
+    settings: SimulateSettings, model: MoEModel, train: RoutingTrace, devices: int
+) -> Placement:
+    if settings.placement.endswith(".npz"):
+        return load_placement(Path(settings.placement))
+    slots = settings.slots or least_exact_slots(train.num_experts, devices)
+    return place(train, devices=devices, slots=slots, method=settings.placement, seed=settings.seed)
+
+
+def run_simulate(settings: SimulateSettings, given: SimulateInput) -> list[dict[str, str]]:
+    """Return a row of text a group, times in milliseconds."""
+    results = simulate_groups(
+        given.groups,
+        given.topology,
+        given.routing,
+        settings.dispatch,
+        settings.step,
+        settings.synchronous,
+        settings.seed,
+    )
+    return [_row(number, r) for number, r in enumerate(results)]
+
+
+def _row(number: int, result: SimulationResult) -> dict[str, str]:
+    def ms(seconds: float) -> str:
+        return f"{seconds * 1e3:.3f}"
+
+    times = result.times
+    return {
+        "group": str(number),
+        "MoE ms": ms(result.moe_time.mean),
+        "p50": ms(result.moe_time.p50),
+        "p99": ms(result.moe_time.p99),
+        "dispatch": ms(float(times.dispatch.sum(axis=1).mean())),
+        "compute": ms(float(times.compute.sum(axis=1).mean())),
+        "combine": ms(float(times.combine.sum(axis=1).mean())),
+        "network bound": ms(float(times.bound.sum(axis=1).mean())),
+        "step ms": ms(result.step_time.mean),
+        "step p99": ms(result.step_time.p99),
+        "max/mean": f"{result.max_over_mean.mean():.3f}",
+        "requests": str(result.requests),
+    }
+
+
+def write_simulate(
+    settings: SimulateSettings,
+    given: SimulateInput,
+    rows: list[dict[str, str]],
+    out: str,
+    overwrite: bool,
+) -> Path:
+    """Write the rows and the resolved config into a run folder; return the results' path."""
+    import pandas as pd
+
+    folder = RunFolder.start(out, "simulate", to_dict(settings), False, overwrite, given.notes)
+    frame = pd.DataFrame(rows).apply(pd.to_numeric)
+    folder.finish(frame)
+    return folder.path / "results.parquet"

@@ -1,0 +1,47 @@
+"""All figures of a study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+from topomoe.plots import (
+    expert_load,
+    gains,
+    layer_time,
+    link_load,
+    moe_time,
+    pattern_time,
+    placement_balance,
+    step_distribution,
+    step_time,
+)
+from topomoe.plots.style import look, save
+from topomoe.run_folder import RunFolder
+from topomoe.study_results import read_study
+
+FIGURES: tuple[ModuleType, ...] = (
+    moe_time,
+    step_time,
+    gains,
+    placement_balance,
+    link_load,
+    pattern_time,
+    layer_time,
+    expert_load,
+    step_distribution,
+)
+
+
+def draw_study(folder: RunFolder) -> list[Path]:
+    """Draw figures/*.png and .pdf from config.toml and results.parquet alone; return the paths.
+
+    The same results give the same bytes. Raises InputError where the results are missing or
+    damaged.
+    """
+    results = read_study(folder)
+    paths: list[Path] = []
+    for figure in FIGURES:
+        with look():
+            paths += save(figure.draw(results), folder.path / "figures", figure.NAME)
+    return paths

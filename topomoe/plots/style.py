@@ -1,0 +1,132 @@
+"""One look for all figures: sizes, and a colour for each topology and each part of a step."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from topomoe.topologies.files import write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDTH = 10.0  # inches; a report shows figures at about this width
+DPI = 150
+COLUMNS = 4  # panels side by side at most
+
+# Okabe and Ito's palette, told apart with any colour vision.
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+YELLOW, BLUE, VERMILLION, PURPLE, GREY = "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#8C8C8C"
+
+PARTS = {
+    "dispatch": BLUE,
+    "combine": SKY,
+    "compute": ORANGE,
+    "backward": PURPLE,
+    "attention and dense": "#DDDDDD",
+}
+_TOPOLOGIES = {
+    "fat-tree": BLUE,
+    "leaf-spine": SKY,
+    "mesh": VERMILLION,
+    "torus": ORANGE,
+    "twisted-torus": PURPLE,
+    "optical": GREEN,
+}
+_OTHERS = (BLACK, GREY, YELLOW)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
+
+_SETTINGS: dict[str, Any] = {
+    "font.size": 9.0,
+    "axes.titlesize": 9.5,
+    "axes.labelsize": 9.0,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": False,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.6,
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "topomoe",
+    "path.simplify": False,
+}
+
+
+@contextmanager
+def look() -> Iterator[None]:
+    """Draw with these settings alone, whatever a user's own say."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_SETTINGS)
+        yield
+
+
+def new_figure(height: float, width: float = WIDTH) -> Figure:
+    """Return an empty figure of that many inches, in constrained layout."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write name.png and name.pdf, the same bytes for the same figure, and return their paths."""
+    nothing: dict[str, dict[str, None]] = {
+        "png": {"Software": None},
+        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    }
+    paths = []
+    for kind, metadata in nothing.items():
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+        path = folder / f"{name}.{kind}"
+        write_atomic(path, buffer.getvalue())
+        paths.append(path)
+    return paths
+
+
+def topology_styles(topologies: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Return colour, marker and line width of each topology.
+
+    Earlier lines are wider, so that a later one on top of them hides nothing.
+    """
+    own = [name for name in topologies if name not in _TOPOLOGIES]
+    builtin = list(_TOPOLOGIES)
+    styles = {}
+    for number, name in enumerate(topologies):
+        if name in _TOPOLOGIES:
+            colour, marker = _TOPOLOGIES[name], MARKERS[builtin.index(name)]
+        else:
+            place = own.index(name)
+            colour = _OTHERS[place % len(_OTHERS)]
+            marker = MARKERS[(len(builtin) + place) % len(MARKERS)]
+        width = 1.2 + 1.6 * (len(topologies) - 1 - number) / max(1, len(topologies) - 1)
+        styles[name] = {"color": colour, "marker": marker, "linewidth": width}
+    return styles
+
+
+def panels(figure: Figure, count: int, sharey: bool = True, columns: int = COLUMNS) -> list[Axes]:
+    """Return ``count`` panels that share their axes, at most ``columns`` side by side."""
+    across = min(count, columns)
+    down = -(-count // across)
+    grid = figure.subplots(down, across, sharex=True, sharey=sharey, squeeze=False)
+    axes: list[Axes] = list(grid.ravel())
+    for number, spare in enumerate(axes[count:], count):
+        spare.remove()
+        axes[number - across].tick_params(labelbottom=True)
+    return axes[:count]
+
+
+def panel_rows(count: int, columns: int = COLUMNS) -> int:
+    """Return how many rows ``panels`` takes."""
+    return -(-count // min(count, columns))

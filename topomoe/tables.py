@@ -1,0 +1,224 @@
+"""Tables of a study as Markdown and LaTeX (with the booktabs package), from its folder alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from topomoe.run_folder import RunFolder
+from topomoe.study_results import StudyResults, gains, read_study
+from topomoe.table_text import Cell, Table, decimals, latex, markdown
+from topomoe.topologies.files import write_atomic
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def write_tables(folder: RunFolder) -> list[Path]:
+    """Write tables/*.md and tables/*.tex from the results alone and return their paths.
+
+    Raises InputError where the results are missing or damaged.
+    """
+    paths = []
+    for table in study_tables(read_study(folder)):
+        for ending, text in (("md", markdown(table)), ("tex", latex(table))):
+            path = folder.path / "tables" / f"{table.name}.{ending}"
+            write_atomic(path, text)
+            paths.append(path)
+    return paths
+
+
+def study_tables(results: StudyResults) -> tuple[Table, ...]:
+    """Return the tables of a study, the summary first."""
+    return (
+        summary_table(results),
+        gains_table(results),
+        placements_table(results),
+        patterns_table(results),
+    )
+
+
+def summary_table(results: StudyResults) -> Table:
+    """Return every combination that was run, fastest MoE layers first."""
+    rows = results.summary.sort_values("moe_s", kind="stable")
+    network = rows["dispatch_s"] + rows["combine_s"]
+    bound = rows["network_bound_s"]
+    low, high = decimals(1e3 * rows["step_low_s"]), decimals(1e3 * rows["step_high_s"])
+    places = max(low, high)
+    interval = [
+        "n/a" if np.isnan(a) else f"{1e3 * a:.{places}f} to {1e3 * b:.{places}f}"
+        for a, b in zip(rows["step_low_s"], rows["step_high_s"], strict=True)
+    ]
+    columns = [
+        _text("rank", ranks(rows["moe_s"]), numeric=True),
+        _text("topology", map(results.topology_label, rows["topology"])),
+        _text("routing", rows["routing"]),
+        _text("placement", rows["placement"]),
+        _text("replicas", rows["replica_routing"]),
+        _numbers("MoE mean (ms)", 1e3 * rows["moe_s"]),
+        _numbers("MoE p50 (ms)", 1e3 * rows["moe_p50_s"]),
+        _numbers("MoE p95 (ms)", 1e3 * rows["moe_p95_s"]),
+        _numbers("MoE p99 (ms)", 1e3 * rows["moe_p99_s"]),
+        _numbers("step mean (ms)", 1e3 * rows["step_s"]),
+        _text("95 % interval (ms)", interval, numeric=True),
+        _numbers("step p99 (ms)", 1e3 * rows["step_p99_s"]),
+        _numbers("dispatch + combine (ms)", 1e3 * network),
+        _numbers("over its bound", network / bound, best=False),
+        _numbers("max/mean load", rows["max_over_mean"]),
+        _numbers("remote (MB)", 1e-6 * rows["remote_bytes"]),
+    ]
+    return _table(
+        "summary",
+        "Topology, placement and routing",
+        f"Means and percentiles over {results.num_batches} batches, behind which stand "
+        f"{_distinct(rows['requests'])} distinct held-out requests and "
+        f"{_distinct(rows['positions'])} distinct token positions. MoE: all MoE layers of a step; "
+        "step: with attention and dense layers; interval: of the mean step, over bootstrapped "
+        "requests; over its bound: dispatch + combine over the least that any routing needs on "
+        "that topology with that placement (a bad placement has a high bound); max/mean load: busiest device, a batch and layer; remote: bytes on the "
+        "network in a step. Bold: the least of a column.",
+        columns,
+    )
+
+
+def gains_table(results: StudyResults) -> Table:
+    """Return what each change alone does: routing, placement, replica routing, topology."""
+    rows = gains(results)
+    columns = [
+        _text("change", rows["kind"]),
+        _text("topology", map(results.topology_label, rows["topology"])),
+        _text("placement", rows["placement"]),
+        _text("replicas", rows["replica_routing"]),
+        _text("from", map(results.topology_label, rows["reference"])),
+        _text("to", map(results.topology_label, rows["choice"])),
+        _numbers("MoE from (ms)", 1e3 * rows["reference_s"], best=False),
+        _numbers("MoE to (ms)", 1e3 * rows["moe_s"], best=False),
+        _numbers("to/from", rows["ratio"], best=rows.groupby("kind")["ratio"].transform("min")),
+    ]
+    first = results.groups[0]
+    return _table(
+        "gains",
+        "Routing, placement and topology apart",
+        "Mean time of the MoE layers after one change alone; to/from below 1 is faster. Routing: "
+        f"from the topology's default; placement: from {first[0]}; replica routing: from "
+        f"{first[1]}; topology: from the fastest one with the same placement, so 1 is its least. "
+        "Bold: the least of each kind of change.",
+        columns,
+    )
+
+
+def placements_table(results: StudyResults) -> Table:
+    """Return each placement's balance on training and held-out requests, with its bound."""
+    rows = placement_balance(results)
+    columns = [
+        _text("placement", rows.index),
+        _numbers("training, mean", rows["train_mean"]),
+        _numbers("training, worst layer", rows["train_worst"]),
+        _numbers("least possible, mean", rows["bound_mean"], best=False),
+        _numbers("held out, mean", rows["test_mean"]),
+        _numbers("held out, worst layer", rows["test_worst"]),
+        _numbers("held out / training", rows["test_mean"] / rows["train_mean"], best=False),
+    ]
+    return _table(
+        "placements",
+        "Balance of the placements",
+        "Load of the busiest device over the mean device (1 is even), over all requests of a part "
+        "at once and over layers; least possible: proven for the training requests. Bold: the "
+        "least of a column.",
+        columns,
+    )
+
+
+def placement_balance(results: StudyResults) -> pd.DataFrame:
+    """Return, a row a placement, max/mean over layers: train_, test_ mean and worst, bound_mean."""
+    import pandas as pd
+
+    found = {}
+    for placement, replicas in results.groups:
+        if placement not in found:
+            rows = results.rows("placement", (placement, replicas))
+            train, test = rows["train_max_over_mean"], rows["max_over_mean"]
+            found[placement] = {
+                "train_mean": float(train.mean()),
+                "train_worst": float(train.max()),
+                "bound_mean": float(rows["bound_max_over_mean"].mean()),
+                "test_mean": float(test.mean()),
+                "test_worst": float(test.max()),
+            }
+    return pd.DataFrame.from_dict(found, orient="index")
+
+
+def patterns_table(results: StudyResults) -> Table:
+    """Return the transfer time of each pattern and level, a column a topology."""
+    rows = results.rows("pattern")
+    keys = rows[["pattern", "level"]].drop_duplicates()
+    times = 1e3 * rows.groupby(["pattern", "level", "topology"])["time_s"].agg(
+        mean="mean", p99=lambda t: np.percentile(t, 99)
+    )
+    places = decimals(times["mean"])
+    body = []
+    for pattern, level in keys.itertuples(index=False):
+        pairs = [times.loc[(pattern, level, name)] for name in results.topologies]
+        texts = [f"{p['mean']:.{places}f} ({p['p99']:.{places}f})" for p in pairs]
+        least = min((f"{p['mean']:.{places}f}" for p in pairs), key=float)
+        body.append(
+            (
+                Cell(str(pattern)),
+                Cell(f"{level:g}"),
+                *(Cell(text, text.split()[0] == least) for text in texts),
+            )
+        )
+    draws = int(rows["batch"].max()) + 1
+    return Table(
+        "patterns",
+        "Traffic patterns",
+        f"Transfer time in ms, mean (99th percentile) of {draws} seeded draws, under default "
+        "routings; level 0 is exactly uniform, 1 the full pattern. Bold: the least mean of a row.",
+        ("pattern", "level", *(f"{results.topology_label(n)} (ms)" for n in results.topologies)),
+        (False, *[True] * (1 + len(results.topologies))),
+        tuple(body),
+    )
+
+
+def ranks(values: pd.Series[float]) -> list[str]:
+    """Return 1 for the least, 2 for the next, equal ranks for equal values."""
+    return [str(int(rank)) for rank in values.rank(method="min")]
+
+
+_Column = tuple[str, bool, list[Cell]]  # header, numeric, cells
+
+
+def _table(name: str, title: str, note: str, columns: Sequence[_Column]) -> Table:
+    return Table(
+        name,
+        title,
+        note,
+        tuple(header for header, _, _ in columns),
+        tuple(numeric for _, numeric, _ in columns),
+        tuple(zip(*(cells for _, _, cells in columns), strict=True)),
+    )
+
+
+def _text(header: str, values: Iterable[object], numeric: bool = False) -> _Column:
+    return header, numeric, [Cell(str(value)) for value in values]
+
+
+def _numbers(
+    header: str, values: pd.Series[float], best: bool | pd.Series[float] = True
+) -> _Column:
+    """Return a column of numbers; the least is bold, or those that equal ``best`` in their row."""
+    form: Callable[[float], str] = f"{{:.{decimals(values)}f}}".format
+    texts = [form(value) for value in values]
+    if isinstance(best, bool):
+        least = [form(values.min()) if best and len(values) else ""] * len(texts)
+    else:
+        least = [form(value) for value in best]
+    return header, True, [Cell(t, t == b) for t, b in zip(texts, least, strict=True)]
+
+
+def _distinct(values: pd.Series[float]) -> str:
+    low, high = int(values.min()), int(values.max())
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
