@@ -12,10 +12,17 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: $(VENV)/installed
-	$(BIN)/topomoe demo --out runs/demo --overwrite
+	$(BIN)/topomoe study --slots 384 --placements contiguous,eplb,exact --batches 200 \
+	    --batch-tokens 8192 --resamples 10 --out runs/demo/study --overwrite
+	$(BIN)/topomoe train --agent ppo --scenario default --timesteps 131072 \
+	    --out runs/demo/ppo --overwrite
+	$(BIN)/topomoe evaluate --agents never-switch,greedy,hysteresis,clairvoyant,runs/demo/ppo \
+	    --out runs/demo/agents --overwrite
+	@echo "report:  $(CURDIR)/runs/demo/study/report.html"
+	@echo "figures: $(CURDIR)/runs/demo/study/figures $(CURDIR)/runs/demo/agents/figures"
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -q
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

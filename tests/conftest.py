@@ -7,6 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The first example of a test may compile kernels or import scipy: no example is timed.
+settings.register_profile("topomoe", deadline=None)
+settings.load_profile("topomoe")
 
 SHARED = Path(os.environ.get("TOPOMOE_SHARED", Path(__file__).parents[2] / "shared"))
 
@@ -22,3 +27,12 @@ def trace_folder() -> Callable[[str], Path]:
         return folder
 
     return find
+
+
+@pytest.fixture(scope="session")
+def reference_runs() -> Path:
+    """The folder of the outside simulators' stored cases; skips the test where there is none."""
+    folder = SHARED / "validation"
+    if not folder.is_dir():
+        pytest.skip("no validation folder: set TOPOMOE_SHARED to run this test")
+    return folder
