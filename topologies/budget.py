@@ -29,7 +29,7 @@ def build(
     the rest to its ``ports`` circuits. ``iso-port``: a device has ``ports`` ports of injection /
     ports each; unused ones stay dark, a switched fabric bundles them all, and an optical fabric
     gives round(base_share * ports) of them to the base. An edge-list file keeps its proportions:
-    its capacities are scaled to the budget.
+    its capacities are scaled to the budget; its devices lie on the grid, if they are as many.
     """
     if normalise not in NORMALISATIONS:
         raise unknown("normalisation", normalise, NORMALISATIONS)
@@ -41,6 +41,8 @@ def build(
         return _optical(grid, injection, latency, normalise, base_share, ports, options)
     topology = make(name, grid, injection, latency, **options)
     if name.endswith(EDGE_LIST_ENDINGS):
+        if topology.num_devices == grid[0] * grid[1]:
+            topology = replace(topology, grid=grid)
         return _scaled(topology, injection / float(topology.injection.max()))
     degree = int(topology.device_degree.max())
     if normalise == "iso-injection":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -53,13 +54,12 @@ def changed_circuits(wirings: list[Topology]) -> IntArray:
 
     A circuit that both wirings hold stays lit. Raises InputError for a topology without circuits.
     """
-    circuits = []
+    circuits: list[Counter[tuple[int, int]]] = []
     for wiring in wirings:
         if wiring.parameters.get("kind") != "optical":
             raise InputError(f"{wiring.name} is not a wiring of an optical fabric")
-        pairs = wiring.parameters["circuits"]
-        circuits.append(np.unique(pairs[:, 0] * wiring.num_devices + pairs[:, 1]))
-    return np.array([[len(np.setdiff1d(a, b)) for b in circuits] for a in circuits])
+        circuits.append(Counter((a, b) for a, b in wiring.parameters["circuits"].tolist()))
+    return np.array([[(a - b).total() for b in circuits] for a in circuits])
 
 
 def switch_cost(wirings: list[Topology], delay: ReconfigurationDelay) -> FloatArray:

@@ -65,8 +65,8 @@ class Topology:
             raise InputError(
                 f"{self.name}: devices must be in 1..{self.num_nodes}, got {self.num_devices}"
             )
-        for array in (self.links, self.capacity, self.latency, self.optical):
-            array.setflags(write=False)
+        for name in ("links", "capacity", "latency", "optical"):
+            getattr(self, name).setflags(write=False)
 
     @property
     def num_links(self) -> int:
@@ -95,7 +95,8 @@ class Topology:
                 latency=latency,
                 medium="optical" if optical else "electrical",
             )
-        return nx.freeze(graph)
+        frozen: nx.DiGraph[int] = nx.freeze(graph)
+        return frozen
 
     @cached_property
     def device_degree(self) -> IntArray:
@@ -132,9 +133,10 @@ def merge_links(
     member = member.reshape(-1)
     merged_latency = np.zeros(len(pairs))
     np.maximum.at(merged_latency, member, latency)
-    merged_capacity = np.bincount(member, weights=capacity, minlength=len(pairs))
+    merged_capacity = np.zeros(len(pairs))
+    np.add.at(merged_capacity, member, capacity)
     merged_optical = np.bincount(member, weights=optical, minlength=len(pairs)) > 0
-    return pairs, merged_capacity, merged_latency, merged_optical
+    return pairs, merged_capacity, merged_latency, np.asarray(merged_optical, dtype=np.bool_)
 
 
 def both_ways(edges: IntArray) -> IntArray:

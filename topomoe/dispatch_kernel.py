@@ -118,9 +118,9 @@ def deal_by_share(
     for t in range(len(positions)):
         row = experts[positions[t]]
         for k in range(top_k):
-            expert = np.uint16(row[k])
-            chosen[t, k] = dealt[following[expert]]
-            following[expert] += 1
+            picked = np.uint16(row[k])
+            chosen[t, k] = dealt[following[picked]]
+            following[picked] += 1
         if shared_expert >= 0:
             chosen[t, top_k] = dealt[following[shared_expert]]
             following[shared_expert] += 1

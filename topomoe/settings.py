@@ -37,7 +37,9 @@ def field_docs(cls: type) -> dict[str, str]:
 
 def default_of(field: Field[Any]) -> Any:
     """Return a field's default value."""
-    return field.default_factory() if field.default is MISSING else field.default  # type: ignore[misc]
+    if field.default is not MISSING:
+        return field.default
+    return field.default_factory() if field.default_factory is not MISSING else None
 
 
 def parse_value(kind: Any, value: Any, where: str) -> Any:
@@ -116,7 +118,7 @@ def build(cls: type[T], values: Mapping[str, Any], source: str) -> T:
         if is_dataclass(hints[key]):
             if not isinstance(value, Mapping):
                 raise InputError(f"{where} must be a table")
-            arguments[key] = build(hints[key], value, where)  # type: ignore[arg-type]
+            arguments[key] = build(hints[key], value, where)
         else:
             arguments[key] = parse_value(hints[key], value, where)
     try:
@@ -150,10 +152,10 @@ def merge(cls: type[T], config: str | None, flags: Mapping[str, Any]) -> T:
     for name, (path, kind, _, _) in leaves(cls).items():
         if flags.get(name) is None:
             continue
-        table = values
+        into = values
         for key in path[:-1]:
-            table = table.setdefault(key, {})
-        table[path[-1]] = parse_value(kind, flags[name], f"--{name.replace('_', '-')}")
+            into = into.setdefault(key, {})
+        into[path[-1]] = parse_value(kind, flags[name], f"--{name.replace('_', '-')}")
     return build(cls, values, config or "settings")
 
 

@@ -28,7 +28,8 @@ from topomoe.placement import Placement
 from topomoe.routing_trace import RoutingTrace
 from topomoe.step import FloatArray, SimulationResult, StepSettings, StepTime
 from topomoe.topologies.errors import InputError
-from topomoe.topologies.routing import Routing, route
+from topomoe.topologies.routing import route
+from topomoe.topologies.routing.routing import Routing
 from topomoe.topologies.topology import Topology
 from topomoe.workload import Batch, WorkloadSettings, coverage, make_batches
 
@@ -46,13 +47,31 @@ class Network:
     capacity: FloatArray | None = None  # [L] left by other traffic; None: the links' own
 
     @staticmethod
-    def of(topology: Topology, routing: Routing | None, num_experts: int, mtu: float) -> Network:
-        """Return the network under the topology's default routing, or the given one."""
+    def of(
+        topology: Topology,
+        routing: Routing | None,
+        num_experts: int,
+        mtu: float,
+        devices: NDArray[np.int64] | None = None,
+    ) -> Network:
+        """Return the network under the topology's default routing, or the given one.
+
+        ``devices`` [n] are those that send to each other, None: all. Raises InputError where the
+        routing is over another topology or has no path between two of them.
+        """
         used = route(topology) if routing is None else routing
         if used.topology is not topology:
             raise InputError(f"routing is over another topology than {topology.name}")
         offset = path_offset(used, mtu or None)
-        counts = np.full((1, *used.reachable.shape), float(all_gather_bytes(num_experts)))
+        talk = np.arange(topology.num_devices) if devices is None else devices
+        counts = np.zeros((1, *used.reachable.shape))
+        counts[0, talk[:, None], talk] = all_gather_bytes(num_experts)
+        lost = np.argwhere((counts[0] > 0) & ~used.reachable)
+        if len(lost):
+            raise InputError(
+                f"{topology.name}: {used.name} has no path from device {lost[0, 0]} "
+                f"to device {lost[0, 1]}"
+            )
         gather = float(used.transfer_time(counts, offset)[0])
         return Network(topology, used, offset, gather)
 
@@ -332,12 +351,16 @@ def price(job: Job, traffic: Traffic) -> BatchResult:
     model, copies, load = job.model, traffic.copies, traffic.device_load
     there = copies * np.float32(model.dispatch_bytes)
     back = np.ascontiguousarray(copies.transpose(0, 2, 1)) * np.float32(model.combine_bytes)
+    sent = there + back
+    gradient = None
+    if job.workload.phase == "training":
+        gradient = copies * np.float32(model.combine_bytes)
+        sent += gradient + back
     times = [
-        _network_times(network, job, there, back, copies, traffic.compute)
+        _network_times(network, job, there, back, gradient, traffic.compute)
         for network in job.networks
     ]
     dispatch, combine, backward, bound = (np.stack(part) for part in zip(*times, strict=True))
-    both = (there + back.transpose(0, 2, 1)).astype(np.float64)
     row = np.arange(copies.shape[1]) // job.grid[1]
     return BatchResult(
         dispatch=dispatch,
@@ -347,9 +370,9 @@ def price(job: Job, traffic: Traffic) -> BatchResult:
         compute=traffic.compute,
         other=traffic.other,
         max_over_mean=load.max(axis=1) / load.mean(axis=1),
-        remote_bytes=both.sum(axis=(1, 2)),
-        cross_row_bytes=both[:, row[:, None] != row[None]].sum(axis=1),
-        demand=there.sum(axis=0, dtype=np.float64) + back.sum(axis=0, dtype=np.float64),
+        remote_bytes=sent.sum(axis=(1, 2), dtype=np.float64),
+        cross_row_bytes=sent[:, row[:, None] != row[None]].sum(axis=1, dtype=np.float64),
+        demand=sent.sum(axis=0, dtype=np.float64),
         device_load=load,
         tokens=traffic.tokens,
     )
@@ -369,7 +392,7 @@ def _network_times(
     job: Job,
     there: NDArray[np.float32],
     back: NDArray[np.float32],
-    copies: NDArray[np.float32],
+    gradient: NDArray[np.float32] | None,
     compute: FloatArray,
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """Return dispatch, combine, backward and bound seconds, [M] each.
@@ -386,8 +409,7 @@ def _network_times(
     if job.dispatch.needs_counts:
         dispatch = dispatch + overhead + network.gather_seconds
     backward = np.zeros_like(dispatch)
-    if job.workload.phase == "training":
-        gradient = copies * np.float32(job.model.combine_bytes)
+    if gradient is not None:
         backward = all_to_all(gradient) + combine + 2.0 * compute
     bound = node_cut_batch(network.topology, there) + node_cut_batch(network.topology, back)
     return dispatch, combine, backward, bound

@@ -100,7 +100,8 @@ class StepTime:
         """Seconds of the MoE layers of each step, [B]."""
         if self.halves is not None:
             return _pipelined(*self.halves, with_other=False)
-        return (self.dispatch + self.compute + self.combine + self.backward).sum(axis=1)
+        layers = self.dispatch + self.compute + self.combine + self.backward
+        return np.asarray(layers.sum(axis=1))
 
     @cached_property
     def step(self) -> FloatArray:
@@ -135,9 +136,9 @@ class SimulationResult:
     times: StepTime
     tokens: NDArray[np.int64]  # [B]
     max_over_mean: FloatArray  # [B, M] of device load in token-expert pairs
-    remote_bytes: FloatArray  # [B, M] dispatch and combine bytes on the network
+    remote_bytes: FloatArray  # [B, M] on the network, in training with the backward pass
     cross_row_bytes: FloatArray  # [B, M] of them between different rows of the grid
-    mean_demand: FloatArray  # [N, N] bytes a layer and step, dispatch and combine
+    mean_demand: FloatArray  # [N, N] of them between devices, a mean over steps and layers
     device_load: FloatArray  # [M, N] mean token-expert pairs a step
     requests: int  # distinct requests behind the batches
     positions: int  # distinct token positions behind the batches

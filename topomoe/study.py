@@ -32,7 +32,8 @@ from topomoe.synthetic import synthetic_trace
 from topomoe.topologies import budget
 from topomoe.topologies.errors import InputError
 from topomoe.topologies.registry import parse_grid
-from topomoe.topologies.routing import POLICIES, Routing, route
+from topomoe.topologies.routing import POLICIES, route
+from topomoe.topologies.routing.routing import Routing
 from topomoe.topologies.topology import Topology
 from topomoe.trace import RoutingTrace, load_trace
 from topomoe.workload import workload_notes

@@ -42,7 +42,7 @@ def directions(size: int, wraps: bool, tie: str) -> NDArray[np.int8]:
     """
     a, b = np.meshgrid(np.arange(size), np.arange(size), indexing="ij")
     if not wraps:
-        return np.sign(b - a).astype(np.int8)
+        return np.asarray(np.sign(b - a), dtype=np.int8)
     ahead = (b - a) % size
     up = 2 * ahead < size
     at_tie = 2 * ahead == size

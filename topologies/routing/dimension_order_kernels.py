@@ -139,7 +139,7 @@ def ring_load(
 
 
 @nan_free_kernel
-def scale_and_max(load: Array, inverse: Array) -> float:
+def scale_and_max(load: Array, inverse: Array) -> Any:
     """Multiply load by the inverse capacity in place; return the largest."""
     worst = load.dtype.type(0)
     for a in range(load.shape[0]):

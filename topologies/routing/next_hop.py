@@ -52,13 +52,12 @@ class NextHopRouting(Routing):
         """Whether a pair has a path, [N, N]."""
         return self._reachable
 
-    def _tables(self, dtype: Any) -> tuple[Any, ...]:
-        return self.ptr, self.tail, self.link, self.head, self.fraction.astype(dtype)
-
     def link_load(self, demand: NDArray[Any]) -> NDArray[Any]:
         """Return the bytes on each link, [B, L]."""
         load = np.zeros((len(demand), self.topology.num_links), dtype=demand.dtype)
-        _load(*self._tables(demand.dtype), self.topology.num_nodes, demand, load)
+        share = self.fraction.astype(demand.dtype)
+        nodes = self.topology.num_nodes
+        _load(self.ptr, self.tail, self.link, self.head, share, nodes, demand, load)
         return load
 
     def worst_pair(
@@ -79,7 +78,8 @@ class NextHopRouting(Routing):
     def path_sum(self, value: FloatArray) -> FloatArray:
         """Return the fraction-weighted sum over a pair's links, [N, N]."""
         out = np.zeros((self.topology.num_devices,) * 2)
-        _path_sum(*self._tables(np.float64), self.topology.num_nodes, value, out)
+        nodes = self.topology.num_nodes
+        _path_sum(self.ptr, self.tail, self.link, self.head, self.fraction, nodes, value, out)
         return out
 
     @cached_property

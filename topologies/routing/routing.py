@@ -68,7 +68,8 @@ class Routing(ABC):
         where all links have capacity C.
         """
         per_byte = 1.0 / self.topology.capacity
-        return mtu * np.maximum(self.path_sum(per_byte) - self.path_max(per_byte), 0.0)
+        slowest = self.path_max(per_byte)
+        return np.asarray(mtu * np.maximum(self.path_sum(per_byte) - slowest, 0.0))
 
     def worst_pair(
         self, use: NDArray[Any], demand: NDArray[Any], offset: NDArray[Any]
@@ -99,8 +100,9 @@ class Routing(ABC):
         left = self.topology.capacity if capacity is None else capacity
         use *= (1.0 / left).astype(demand.dtype)
         if offset is None:
-            return use.max(axis=1, initial=0.0).astype(np.float64)
-        return self.worst_pair(use, demand, offset.astype(demand.dtype)).astype(np.float64)
+            return np.asarray(use.max(axis=1, initial=0.0), dtype=np.float64)
+        worst = self.worst_pair(use, demand, offset.astype(demand.dtype))
+        return np.asarray(worst, dtype=np.float64)
 
     @staticmethod
     def from_paths(

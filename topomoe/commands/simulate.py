@@ -19,7 +19,8 @@ from topomoe.study import least_exact_slots, load_or_make
 from topomoe.study_settings import StudySettings
 from topomoe.topologies import budget
 from topomoe.topologies.registry import parse_grid
-from topomoe.topologies.routing import Routing, route
+from topomoe.topologies.routing import route
+from topomoe.topologies.routing.routing import Routing
 from topomoe.topologies.topology import Topology
 from topomoe.trace import RoutingTrace
 from topomoe.workload import workload_notes

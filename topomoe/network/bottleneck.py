@@ -54,7 +54,7 @@ def bottleneck(
     latency + (hops-1) * mtu / C). At latency 0 and ``mtu=None`` it is the largest load/capacity:
     what no schedule over this routing can beat, and max-min fair sharing does not always reach.
     Within 2.6 % of a lossless FIFO packet simulation on the stored reference runs; congestion
-    control adds 4 to 53 %. demand is in bytes; its diagonal is no flow.
+    control adds 10 to 53 %. demand is in bytes; its diagonal is no flow.
     """
     if routing.topology is not topology:
         raise InputError(
