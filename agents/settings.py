@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from topomoe.envs.layout import OBSERVE
 from topomoe.topologies.errors import InputError, unknown
@@ -65,9 +66,11 @@ class PPOSettings:
         for name in ("gamma", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must be 0..1, got {getattr(self, name)}")
-        if not (self.learning_rate > 0 and self.clip_range > 0 and self.entropy >= 0):
+        if not (
+            0 < self.learning_rate < inf and 0 < self.clip_range < inf and 0 <= self.entropy < inf
+        ):
             raise InputError(
-                "learning_rate and clip_range must be > 0 and entropy >= 0, "
+                "learning_rate and clip_range must be > 0, entropy >= 0, and all of them finite, "
                 f"got {self.learning_rate}, {self.clip_range}, {self.entropy}"
             )
         if any(not 1 <= units <= MOST_UNITS for units in self.hidden):

@@ -243,7 +243,9 @@ class SwitchingProblem:
         except FileNotFoundError:
             raise InputError(f"{path}: no such file") from None
         except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{path}: not a switching problem ({error})") from None
+            # numpy's own message tells how to run what the file holds.
+            why = "not plain arrays" if "pickle" in str(error) else error
+            raise InputError(f"{path}: not a switching problem ({why})") from None
         except (zipfile.BadZipFile, zlib.error) as error:
             raise InputError(f"{path}: damaged file ({error})") from None
 

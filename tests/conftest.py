@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,3 +39,26 @@ def reference_runs() -> Path:
     if not folder.is_dir():
         pytest.skip("no validation folder: set TOPOMOE_SHARED to run this test")
     return folder
+
+
+@pytest.fixture(scope="session")
+def topomoe() -> Callable[..., tuple[int | str | None, str, str]]:
+    """A function from a command line's words to its exit status, output and error output."""
+    from topomoe import cli
+
+    def call(*words: object) -> tuple[int | str | None, str, str]:
+        out, err = io.StringIO(), io.StringIO()
+        before = sys.argv
+        sys.argv = ["topomoe", *map(str, words)]
+        try:
+            with (
+                contextlib.redirect_stdout(out),
+                contextlib.redirect_stderr(err),
+                pytest.raises(SystemExit) as exit_,
+            ):
+                cli.main()
+        finally:
+            sys.argv = before
+        return exit_.value.code, out.getvalue(), err.getvalue()
+
+    return call

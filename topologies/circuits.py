@@ -26,6 +26,12 @@ def wiring_names(grid: tuple[int, int]) -> tuple[str, ...]:
     return ("mesh", "torus", *(f"torus-twist-{t}" for t in twists), "rows", "columns", "expander")
 
 
+def check_wiring(name: str, grid: tuple[int, int]) -> None:
+    """Raise InputError for a name that ``named_circuits`` does not know."""
+    if name not in wiring_names(grid) and not _TWIST.fullmatch(name):
+        raise unknown("wiring", name, wiring_names(grid))
+
+
 def ring_circuits(members: IntArray, degree: int) -> IntArray:
     """Return circuits within each group of ``members`` [groups, size]: the nearest on a ring.
 
@@ -83,6 +89,7 @@ def named_circuits(
     column: each device reaches its nearest on the ring), ``expander`` (seeded; half as many cycles
     where ``bidirectional`` will add the way back of each).
     """
+    check_wiring(name, grid)
     rows, columns = grid
     device = np.arange(rows * columns, dtype=np.int64).reshape(rows, columns)
     if name == "mesh":
@@ -95,14 +102,12 @@ def named_circuits(
         return ring_circuits(device, degree)
     if name == "columns":
         return ring_circuits(np.ascontiguousarray(device.T), degree)
-    if name == "expander":
-        if rows * columns < 2:
-            raise InputError("expander: devices must be >= 2")
-        if bidirectional and degree < 2:
-            raise InputError(f"expander: bidirectional needs degree >= 2, got {degree}")
-        cycles = degree // 2 if bidirectional else degree
-        return expander_circuits(rows * columns, cycles, seed)
-    raise unknown("wiring", name, wiring_names(grid))
+    if rows * columns < 2:
+        raise InputError("expander: devices must be >= 2")
+    if bidirectional and degree < 2:
+        raise InputError(f"expander: bidirectional needs degree >= 2, got {degree}")
+    cycles = degree // 2 if bidirectional else degree
+    return expander_circuits(rows * columns, cycles, seed)
 
 
 def paired(circuits: IntArray) -> IntArray:

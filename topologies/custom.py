@@ -118,7 +118,9 @@ def from_edge_list(
     path = Path(path)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the edge list ({error.strerror})") from None
+    except UnicodeDecodeError as error:
         raise InputError(f"{path}: cannot read the edge list ({error})") from None
     graph: nx.DiGraph[str] = nx.DiGraph()
     for number, line in enumerate(lines, start=1):
@@ -143,6 +145,9 @@ def from_edge_list(
         }
         if attributes["medium"] not in ("electrical", "optical"):
             raise InputError(f"{where}: medium must be electrical or optical, got {words[4]!r}")
+        for node in (tail, head):
+            if node.startswith("-"):
+                raise InputError(f"{where}: a node must not start with -, got {node}")
         if tail == head:
             raise InputError(f"{where}: a link must join two different nodes, got {tail} twice")
         for a, b in ((tail, head),) if one_way else ((tail, head), (head, tail)):
@@ -151,11 +156,14 @@ def from_edge_list(
             graph.add_edge(a, b, **attributes)
     if graph.number_of_edges() == 0:
         raise InputError(f"{path}: the edge list holds no link")
-    devices = sorted((n for n in graph if n.isdigit()), key=int)
+    devices = sorted((n for n in graph if n.isdecimal()), key=int)
     if [int(n) for n in devices] != list(range(len(devices))) or not devices:
         raise InputError(f"{path}: devices must be numbered 0..N-1 without a gap")
     ordered: nx.DiGraph[str] = nx.DiGraph()
     ordered.add_nodes_from(devices, kind="device")
-    ordered.add_nodes_from((n for n in graph if not n.isdigit()), kind="switch")
+    ordered.add_nodes_from((n for n in graph if not n.isdecimal()), kind="switch")
     ordered.add_edges_from(graph.edges(data=True))
-    return from_networkx(ordered, bandwidth, latency, name=path.stem)
+    try:
+        return from_networkx(ordered, bandwidth, latency, name=path.stem)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None

@@ -5,14 +5,37 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from topomoe.topologies.errors import InputError
+
+_UNUSABLE = (
+    FileExistsError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
+
+
+def check_target(path: Path, field: str) -> None:
+    """Raise InputError where nothing can be written at ``path``: a file lies above it."""
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise InputError(f"{field}: {above} is a file, not a folder")
+
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write ``content`` under a temporary name beside ``path``, then rename it into place."""
+    """Write ``content`` under a temporary name beside ``path``, then rename it into place.
+
+    Raises InputError where ``path`` cannot be a file: a folder, below a file, or not permitted.
+    """
     data = content.encode() if isinstance(content, str) else content
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(data)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except _UNUSABLE as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None

@@ -23,11 +23,11 @@ def _split(text: str, field: str, example: str) -> tuple[float, str]:
 
 def _positive(number: float, field: str, zero: bool) -> float:
     try:
-        value = float(number)
+        value = math.nan if isinstance(number, bool) else float(number)
     except (TypeError, ValueError):
         raise InputError(f"{field} must be a number, got {number!r}") from None
     if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
-        raise InputError(f"{field} must be finite and {'>=' if zero else '>'} 0, got {value}")
+        raise InputError(f"{field} must be finite and {'>=' if zero else '>'} 0, got {number}")
     return value
 
 

@@ -103,13 +103,16 @@ def simulate(
     """
     settings = merge(SimulateSettings, config, flags)
     from topomoe.commands.simulate import prepare_groups, run_simulate, write_simulate
+    from topomoe.run_folder import RunFolder
 
-    given = prepare_groups(settings)
-    say_all(given.notes)
-    rows = run_simulate(settings, given)
-    say_table("Step times", rows)
     if out:
-        path = write_simulate(settings, given, rows, out, overwrite)
+        RunFolder.vacant(out, "simulate", overwrite=overwrite)
+    given = prepare_groups(settings)
+    rows = run_simulate(settings, given)
+    path = write_simulate(settings, given, rows, out, overwrite) if out else None
+    say_all(given.notes)
+    say_table("Step times", rows)
+    if path:
         typer.echo(f"results: {path}")
 
 
@@ -136,13 +139,17 @@ def place(
     """
     from topomoe.commands.place import place_with_certificate
     from topomoe.placement import save_placement
+    from topomoe.topologies.files import check_target
 
+    if out:
+        check_target(Path(out), "--out")
     placement, rows = place_with_certificate(
         trace, devices, slots, method, test_fraction, model or None, seed
     )
-    say_table(f"{method}: {placement.num_slots} slots on {devices} devices", rows)
     if out:
         save_placement(placement, Path(out))
+    say_table(f"{method}: {placement.num_slots} slots on {devices} devices", rows)
+    if out:
         typer.echo(f"placement: {out}")
 
 
@@ -169,20 +176,22 @@ def trace(
     """
     if bool(path) == bool(synthetic):
         raise InputError("trace: give a folder of traces or --synthetic MODEL, not both or neither")
+    from topomoe.commands.trace import describe
     from topomoe.synthetic import synthetic_trace
     from topomoe.trace import load_trace, save_trace
-    from topomoe.commands.trace import describe
 
     loaded = (
         synthetic_trace(synthetic, requests=requests, positions=positions, seed=seed)
         if synthetic
         else load_trace(path)
     )
-    say_all(loaded.notes)
-    for title, rows in describe(loaded):
-        say_table(title, rows)
+    tables = describe(loaded)
     if out:
         save_trace(loaded, Path(out))
+    say_all(loaded.notes)
+    for title, rows in tables:
+        say_table(title, rows)
+    if out:
         typer.echo(f"trace: {out}")
 
 
@@ -264,7 +273,7 @@ def report(run: Run) -> None:
 
 def redraw(folder: Any) -> None:
     """Draw figures, tables and report of a run and say where they are."""
-    if folder.config().get("run", {}).get("kind") != "study":
+    if folder.kind != "study":
         raise InputError(f"{folder.path}: only a study has a report")
     draw(folder)
     from topomoe.report import write_report
@@ -277,7 +286,7 @@ def redraw(folder: Any) -> None:
 
 def draw(folder: Any) -> list[Path]:
     """Draw the figures of a run of any kind."""
-    kind = folder.config().get("run", {}).get("kind")
+    kind = folder.kind
     if kind == "study":
         from topomoe.plots import draw_study
 

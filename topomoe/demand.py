@@ -217,7 +217,9 @@ def dispatch(
     if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
         raise InputError(f"experts must be integers [T, K], got {ids.dtype} {list(ids.shape)}")
     if start.shape != (len(ids),) or not np.issubdtype(start.dtype, np.integer):
-        raise InputError(f"origin must be integers [T] = [{len(ids)}], got {list(start.shape)}")
+        raise InputError(
+            f"origin must be integers [T] = [{len(ids)}], got {start.dtype} {list(start.shape)}"
+        )
     routed = placement.num_experts
     if shape.num_shared_experts and routed == shape.num_experts + 1:
         routed -= 1

@@ -78,8 +78,17 @@ def simulate_groups(
     synchronous: bool = False,
     seed: int = 0,
 ) -> list[SimulationResult]:
-    """Return a result a group. Raises InputError where groups overlap or name unknown devices."""
+    """Return a result a group.
+
+    Raises InputError where groups share a device or name an unknown one, and with ``synchronous``
+    where they differ in model, phase, layers or batches, or overlap halves of a batch.
+    """
     _check(groups, topology)
+    if synchronous:
+        if len({group.workload.batches for group in groups}) > 1:
+            raise InputError("groups that send at once must have the same number of batches")
+        if step is not None and step.overlap != "none":
+            raise InputError(f"groups that send at once need overlap=none, got {step.overlap}")
     jobs, batches = [], []
     for number, group in enumerate(groups):
         job = _group_job(
@@ -87,12 +96,22 @@ def simulate_groups(
         )
         rng = np.random.default_rng([seed, number])
         jobs.append(replace(job, seed=seed + number))
-        batches.append(make_batches(group.trace, len(group.devices), None, group.workload, rng))
+        grid = own_grid(group.devices, topology.grid)
+        batches.append(make_batches(group.trace, len(group.devices), grid, group.workload, rng))
     settled = _synchronous(jobs, batches) if synchronous else _fixed_point(jobs, batches)
     return [
         collect(results, 0, *coverage(group.trace, b), None)
         for results, group, b in zip(settled, groups, batches, strict=True)
     ]
+
+
+def own_grid(devices: NDArray[np.int64], grid: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Return the rows and columns of a group that holds whole neighbouring rows, else None."""
+    if grid is None or len(devices) % grid[1] or devices[0] % grid[1]:
+        return None
+    if not np.array_equal(devices, devices[0] + np.arange(len(devices))):
+        return None
+    return len(devices) // grid[1], grid[1]
 
 
 def _check(groups: Sequence[Group], topology: Topology) -> None:
@@ -123,7 +142,7 @@ def _group_job(
     job = make_job(
         group.trace, [], group.placement, group.model, group.workload, dispatch, step, seed
     )
-    network = Network.of(topology, routing, group.placement.num_experts, step.mtu)
+    network = Network.of(topology, routing, group.placement.num_experts, step.mtu, group.devices)
     grid = topology.grid or (1, topology.num_devices)
     return replace(job, networks=(network,), grid=grid, devices=group.devices)
 
@@ -135,8 +154,7 @@ def _mean_load(job: Job, results: Sequence[BatchResult]) -> FloatArray:
 
 
 def _mean_step(results: Sequence[BatchResult]) -> float:
-    layers = [r.dispatch[0] + r.compute + r.combine[0] + r.backward[0] for r in results]
-    return float(np.mean([part.sum() for part in layers]) + np.mean([r.other for r in results]))
+    return collect(results, 0, 0, 0, None).step_time.mean
 
 
 def _fixed_point(jobs: Sequence[Job], batches: Sequence[list[Batch]]) -> list[list[BatchResult]]:
@@ -194,8 +212,11 @@ def price_together(
 ) -> tuple[BatchResult, list[Traffic]]:
     """Return one step in which all groups send at once, and each group's own traffic.
 
-    The groups must run as many layers; the step waits for the slowest of them in each.
+    The groups must run as many layers of the same model in the same phase; the step waits for the
+    slowest of them in each layer.
     """
+    if len({(job.model, job.workload.phase) for job in jobs}) > 1:
+        raise InputError("groups that send at once must run the same model in the same phase")
     own = [
         dispatch_tokens(job, batch.positions, batch.origin, batch_seeds(job, index))
         for job, batch in zip(jobs, batches, strict=True)

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topomoe.topologies.errors import InputError
-from topomoe.topologies.files import write_atomic
+from topomoe.topologies.files import check_target, write_atomic
 
 if TYPE_CHECKING:
     import pandas as pd
 
 CONFIG = "config.toml"
 PARTS = ".parts"
+RESUMABLE = ("study", "train")
+HAS_RECORDS = ("study", "train", "evaluate")
 _OWN = (
     CONFIG,
     PARTS,
@@ -76,24 +78,18 @@ class RunFolder:
         """
         import tomli_w
 
-        folder = RunFolder(Path(path))
+        folder = RunFolder.vacant(path, kind, resume, overwrite)
         run = {"kind": kind, "notes": list(notes)}
         config = {"run": run, **settings, "versions": versions()}
         existing = folder.path / CONFIG
-        if folder.path.exists() and not folder.path.is_dir():
-            raise InputError(f"--out: {path} is a file, not a folder")
         if existing.exists():
             if resume:
-                if tomllib.loads(existing.read_text(encoding="utf-8")) != config:
-                    raise InputError(
-                        f"--resume: {existing} has other settings or versions than this run"
-                    )
+                if folder.kind != kind:
+                    raise InputError(f"--resume: {existing} is of {folder.kind}, not of {kind}")
+                different = _difference(folder.config(), config)
+                if different:
+                    raise InputError(f"--resume: {existing} is of another run: {different}")
                 return folder
-            if not overwrite:
-                raise InputError(
-                    f"--out: {path} already holds a run; --resume continues it, "
-                    "--overwrite replaces it"
-                )
             seeds = sorted(path.name for path in folder.path.glob("seed-*"))
             for name in (*_OWN, *seeds):
                 target = folder.path / name
@@ -101,9 +97,28 @@ class RunFolder:
                     shutil.rmtree(target)
                 else:
                     target.unlink(missing_ok=True)
-        elif folder.path.exists() and any(folder.path.iterdir()) and not overwrite:
-            raise InputError(f"--out: {path} is not empty and holds no run")
         write_atomic(existing, tomli_w.dumps(config))
+        return folder
+
+    @staticmethod
+    def vacant(
+        path: str | Path, kind: str, resume: bool = False, overwrite: bool = False
+    ) -> RunFolder:
+        """Return the folder if ``start`` may write there; InputError, before any work, if not."""
+        folder = RunFolder(Path(path))
+        if not str(path):
+            raise InputError("--out must name a folder")
+        check_target(folder.path, "--out")
+        if folder.path.exists() and not folder.path.is_dir():
+            raise InputError(f"--out: {path} is a file, not a folder")
+        if overwrite or not folder.path.exists():
+            return folder
+        if not (folder.path / CONFIG).exists():
+            if any(folder.path.iterdir()):
+                raise InputError(f"--out: {path} is not empty and holds no run")
+        elif not resume:
+            ways = "--resume continues it, " if kind in RESUMABLE else ""
+            raise InputError(f"--out: {path} already holds a run; {ways}--overwrite replaces it")
         return folder
 
     @staticmethod
@@ -112,7 +127,7 @@ class RunFolder:
         folder = RunFolder(Path(path))
         for name in (CONFIG, "results.parquet"):
             if not (folder.path / name).is_file():
-                raise InputError(f"{path}: not a finished run, {name} is missing")
+                raise InputError(f"{folder.path}: not a finished run, {name} is missing")
         return folder
 
     def config(self) -> dict[str, Any]:
@@ -122,9 +137,22 @@ class RunFolder:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InputError(f"{self.path / CONFIG}: not valid TOML ({error})") from None
 
+    @property
+    def kind(self) -> str:
+        """The command that wrote the run; InputError where the config does not say."""
+        run = self.config().get("run")
+        kind = run.get("kind") if isinstance(run, dict) else None
+        if not isinstance(kind, str):
+            raise InputError(f"{self.path / CONFIG}: no key kind in the table run")
+        return kind
+
     def results(self) -> pd.DataFrame:
-        """Return the results table."""
-        return read_parquet(self.path / "results.parquet")
+        """Return the results table; InputError where it is damaged or of something else."""
+        path = self.path / "results.parquet"
+        frame = read_parquet(path)
+        if self.kind in HAS_RECORDS and "record" not in frame:
+            raise InputError(f"{path}: not the results of {self.kind}, no column record")
+        return frame
 
     def part(self, name: str) -> Path:
         """Return the path of a named part of an unfinished run."""
@@ -135,6 +163,20 @@ class RunFolder:
         write_parquet(self.path / "results.parquet", results)
         write_atomic(self.path / "results.csv", results.to_csv(index=False, lineterminator="\n"))
         shutil.rmtree(self.path / PARTS, ignore_errors=True)
+
+
+def _difference(there: dict[str, Any], here: dict[str, Any], where: str = "") -> str:
+    """Return the first key in which two configs differ, with both values; empty where none does."""
+    last = ("run", "versions")  # what a setting that differs may have changed too
+    for key in sorted(there.keys() | here.keys(), key=lambda key: (key in last, key)):
+        a, b = there.get(key), here.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            deeper = _difference(a, b, f"{where}{key}.")
+            if deeper:
+                return deeper
+        elif a != b:
+            return f"{where}{key} is {a!r} there and {b!r} here"
+    return ""
 
 
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:

@@ -11,7 +11,7 @@ import inspect
 import textwrap
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from types import UnionType
@@ -35,13 +35,6 @@ def field_docs(cls: type) -> dict[str, str]:
     return docs
 
 
-def default_of(field: Field[Any]) -> Any:
-    """Return a field's default value."""
-    if field.default is not MISSING:
-        return field.default
-    return field.default_factory() if field.default_factory is not MISSING else None
-
-
 def parse_value(kind: Any, value: Any, where: str) -> Any:
     """Return ``value`` (TOML value or flag text) as the annotated type; InputError names where."""
     origin = get_origin(kind)
@@ -52,13 +45,14 @@ def parse_value(kind: Any, value: Any, where: str) -> Any:
         inner = [k for k in get_args(kind) if k is not type(None)]
         return None if value is None else parse_value(inner[0], value, where)
     if origin is tuple:
-        items = value.split(",") if isinstance(value, str) else value
+        items = value
+        if isinstance(value, str):  # no text: an empty list, as a flag must be able to say
+            items = [item.strip() for item in value.split(",")] if value.strip() else []
         if not isinstance(items, list | tuple):
             raise InputError(f"{where} must be a list, got {value!r}")
-        kinds = get_args(kind)
-        return tuple(
-            parse_value(kinds[0], i.strip() if isinstance(i, str) else i, where) for i in items
-        )
+        if "" in items:
+            raise InputError(f"{where} must not hold an empty name, got {value!r}")
+        return tuple(parse_value(get_args(kind)[0], item, where) for item in items)
     return _parse_plain(kind, value, where)
 
 
@@ -88,15 +82,19 @@ def _parse_plain(kind: Any, value: Any, where: str) -> Any:
 
 def leaves(cls: type) -> dict[str, tuple[tuple[str, ...], Any, Any, str]]:
     """Return each leaf field's flag name -> (path, type, default, documentation)."""
+    return _leaves(cls())
+
+
+def _leaves(defaults: Any) -> dict[str, tuple[tuple[str, ...], Any, Any, str]]:
     found: dict[str, tuple[tuple[str, ...], Any, Any, str]] = {}
-    hints = get_type_hints(cls, include_extras=True)
-    docs = field_docs(cls)
-    for field in fields(cls):
-        if is_dataclass(hints[field.name]):
-            for name, (path, kind, default, doc) in leaves(hints[field.name]).items():
-                found[name] = ((field.name, *path), kind, default, doc)
+    hints = get_type_hints(type(defaults), include_extras=True)
+    docs = field_docs(type(defaults))
+    for field in fields(defaults):
+        default = getattr(defaults, field.name)
+        if is_dataclass(default):
+            for name, (path, kind, value, doc) in _leaves(default).items():
+                found[name] = ((field.name, *path), kind, value, doc)
         else:
-            default = default_of(field)
             found[field.name] = (
                 (field.name,),
                 hints[field.name],
@@ -108,9 +106,17 @@ def leaves(cls: type) -> dict[str, tuple[tuple[str, ...], Any, Any, str]]:
 
 def build(cls: type[T], values: Mapping[str, Any], source: str) -> T:
     """Return the dataclass from nested TOML values; InputError for unknown keys and wrong types."""
+    return _changed(cls(), parse_table(cls, values, source), source)
+
+
+def parse_table(cls: type, values: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Return nested TOML values as the annotated types, tables still mappings.
+
+    Only keys and types are checked, not what a dataclass demands of its fields together.
+    """
     hints = get_type_hints(cls, include_extras=True)
-    known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
-    arguments = {}
+    known = [field.name for field in fields(cls)]
+    parsed: dict[str, Any] = {}
     for key, value in values.items():
         where = f"{source}: {key}"
         if key not in known:
@@ -118,11 +124,22 @@ def build(cls: type[T], values: Mapping[str, Any], source: str) -> T:
         if is_dataclass(hints[key]):
             if not isinstance(value, Mapping):
                 raise InputError(f"{where} must be a table")
-            arguments[key] = build(hints[key], value, where)
+            parsed[key] = parse_table(hints[key], value, where)
         else:
-            arguments[key] = parse_value(hints[key], value, where)
+            parsed[key] = parse_value(hints[key], value, where)
+    return parsed
+
+
+def _changed(defaults: T, values: Mapping[str, Any], source: str) -> T:
+    """Return the defaults with these values; a table changes only the keys that it has."""
+    changes = {
+        key: _changed(getattr(defaults, key), value, f"{source}: {key}")
+        if isinstance(value, Mapping)
+        else value
+        for key, value in values.items()
+    }
     try:
-        return cls(**arguments)
+        return replace(defaults, **changes)  # type: ignore[type-var]
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
 
@@ -148,7 +165,8 @@ def merge(cls: type[T], config: str | None, flags: Mapping[str, Any]) -> T:
         values = read_toml(Path(config))
         for table in ("versions", "run"):
             values.pop(table, None)
-        build(cls, values, config)
+        values = parse_table(cls, values, config)
+    sources = [] if config is None else [config]
     for name, (path, kind, _, _) in leaves(cls).items():
         if flags.get(name) is None:
             continue
@@ -156,7 +174,9 @@ def merge(cls: type[T], config: str | None, flags: Mapping[str, Any]) -> T:
         for key in path[:-1]:
             into = into.setdefault(key, {})
         into[path[-1]] = parse_value(kind, flags[name], f"--{name.replace('_', '-')}")
-    return build(cls, values, config or "settings")
+    if any(value is not None for value in flags.values()):
+        sources.append("flags")
+    return _changed(cls(), values, " and ".join(sources) or "settings")
 
 
 def to_dict(settings: Any) -> dict[str, Any]:

@@ -21,22 +21,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from topomoe.demand import check_node_size
 from topomoe.model import MoEModel, match_model, model_preset
 from topomoe.patterns import PATTERNS, pattern_demand
 from topomoe.placement import Placement, certificate, place
+from topomoe.placement.registry import check_method, check_slots
 from topomoe.run_folder import RunFolder, read_parquet, write_parquet
 from topomoe.simulation import simulate_networks, total_batches
-from topomoe.step import SimulationResult
+from topomoe.step import FloatArray, SimulationResult
 from topomoe.study_settings import StudySettings
 from topomoe.synthetic import synthetic_trace
 from topomoe.topologies import budget
+from topomoe.topologies.circuits import check_wiring
 from topomoe.topologies.errors import InputError
 from topomoe.topologies.registry import parse_grid
 from topomoe.topologies.routing import POLICIES, route
 from topomoe.topologies.routing.routing import Routing
 from topomoe.topologies.topology import Topology
 from topomoe.trace import RoutingTrace, load_trace
-from topomoe.workload import workload_notes
+from topomoe.workload import iter_batches, workload_notes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,10 +114,17 @@ def prepare(settings: StudySettings) -> StudyInput:
         raise InputError("trace must hold at least 2 requests: some are held out")
     train, test = trace.split(settings.test_fraction, settings.seed)
     devices = grid[0] * grid[1]
-    slots = settings.slots or least_exact_slots(trace.num_experts, devices)
+    routed = settings.shared_expert == "routed"
+    if routed and model.num_shared_experts != 1:
+        raise InputError(
+            f"shared_expert = routed needs a model with one shared expert, "
+            f"{model.name} has {model.num_shared_experts}"
+        )
+    slots = settings.slots or least_exact_slots(trace.num_experts + routed, devices)
     for policy in settings.routings:
         if policy not in POLICIES and policy != "none":
             route(_first_topology(settings, grid), policy)
+    _check(settings, trace, grid, slots)
     networks, others = [], []
     for name in settings.topologies:
         topology = build_topology(settings, name, grid)
@@ -141,9 +151,33 @@ def prepare(settings: StudySettings) -> StudyInput:
     )
 
 
+def _check(settings: StudySettings, trace: RoutingTrace, grid: tuple[int, int], slots: int) -> None:
+    """Raise InputError for what the run would only find after it has begun to write."""
+    devices = grid[0] * grid[1]
+    for method in settings.placements:
+        check_method(method)
+    check_slots(trace.num_experts, devices, slots)
+    for replica_routing in settings.replica_routings:
+        check_node_size(replace(settings.dispatch, replica_routing=replica_routing), devices)
+    check_wiring(settings.circuits, grid)
+    iter_batches(trace, devices, grid, settings.workload, np.random.default_rng(settings.seed))
+
+
 def least_exact_slots(experts: int, devices: int) -> int:
     """Return the least slots with which exact balance is always possible: >= E + N - 1."""
     return devices * max(2, -(-(experts + devices - 1) // devices))
+
+
+def expert_load(trace: RoutingTrace, shared_expert: str) -> FloatArray:
+    """Return the trace's token-expert pairs [M, E]; [M, E+1] where the shared expert is routed.
+
+    The shared expert serves every token.
+    """
+    load = trace.load()
+    if shared_expert == "local":
+        return load
+    tokens = np.full((trace.num_layers, 1), float(trace.num_positions))
+    return np.concatenate([load, tokens], axis=1)
 
 
 def load_or_make(settings: StudySettings) -> tuple[MoEModel, RoutingTrace]:
@@ -210,7 +244,7 @@ def run_study(
             if not part.is_file():
                 if placement is None:
                     placement = place(
-                        given.train,
+                        expert_load(given.train, settings.shared_expert),
                         devices=given.grid[0] * given.grid[1],
                         slots=given.slots,
                         method=method,
@@ -263,7 +297,8 @@ def _run_unit(
         settings.seed,
         count,
     )
-    frames = [_placement_rows(given, placement), _device_rows(results[0])]
+    shared = settings.shared_expert
+    frames = [_placement_rows(given, placement, shared), _device_rows(results[0])]
     for (name, topology, routing), result in zip(networks, results, strict=True):
         parts = [_step_rows(result), _layer_rows(result), _summary_row(result)]
         parts.append(_link_rows(topology, routing, result))
@@ -376,11 +411,12 @@ def _device_rows(result: SimulationResult) -> pd.DataFrame:
     return pd.DataFrame({"record": "device", "index": np.arange(len(load)), "load_pairs": load})
 
 
-def _placement_rows(given: StudyInput, placement: Placement) -> pd.DataFrame:
+def _placement_rows(given: StudyInput, placement: Placement, shared_expert: str) -> pd.DataFrame:
     """Return balance a layer: held-out and training max/mean, and what is proven possible."""
     import pandas as pd
 
-    train, test = given.train.load(), given.test.load()
+    train = expert_load(given.train, shared_expert)
+    test = expert_load(given.test, shared_expert)
     proof = certificate(placement, train)
     return pd.DataFrame(
         {

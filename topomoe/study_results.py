@@ -177,10 +177,10 @@ def _check(frame: pd.DataFrame, path: Path) -> None:
             raise InputError(f"{path}: no rows of record {record}: not a finished study")
         for column in columns:
             values = rows[column]
-            bad = values.isna().any()
-            if not bad and values.dtype.kind in "fi":
-                bad = not np.isfinite(values.to_numpy(dtype=np.float64)).all()
-            if bad:
+            given = bool(values.notna().all())
+            if given and values.dtype.kind in "fi":
+                given = bool(np.isfinite(values.to_numpy(dtype=np.float64)).all())
+            if not given:
                 raise InputError(f"{path}: {column} must be given and finite in {record} rows")
 
 

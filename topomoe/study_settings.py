@@ -9,8 +9,10 @@ import numpy as np
 from topomoe.demand import DispatchSettings
 from topomoe.step import StepSettings
 from topomoe.topologies import units
-from topomoe.topologies.errors import InputError
+from topomoe.topologies.errors import InputError, unknown
 from topomoe.workload import WorkloadSettings
+
+SHARED_EXPERT = ("local", "routed")
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class StudySettings:
     """Placement methods, made on training requests and scored on held-out ones."""
     replica_routings: tuple[str, ...] = ("weighted",)
     """How tokens pick replicas: even, weighted, local-first, least-loaded."""
+    shared_expert: str = "local"
+    """local (a copy on every device) or routed (placed and dispatched to as one more expert)."""
     routings: tuple[str, ...] = ("ecmp", "ecmp-hash")
     """Routings beside each topology's default, run with the last placement; none: no others."""
     normalise: str = "iso-injection"
@@ -77,12 +81,18 @@ class StudySettings:
 
     def __post_init__(self) -> None:
         """Check what no other part checks; InputError names the field."""
-        for name in ("topologies", "placements", "replica_routings"):
+        required = ("topologies", "placements", "replica_routings", "levels")
+        for name in (*required, "routings", "layers", "domains"):
             chosen = getattr(self, name)
-            if not chosen:
+            if name in required and not chosen:
                 raise InputError(f"{name} must name at least one")
             if len(set(chosen)) != len(chosen):
-                raise InputError(f"{name} must not name anything twice, got {','.join(chosen)}")
+                twice = ",".join(map(str, chosen))
+                raise InputError(f"{name} must not name anything twice, got {twice}")
+        if self.resamples == 1:
+            raise InputError("resamples must be 0 (no interval) or >= 2, got 1")
+        if self.shared_expert not in SHARED_EXPERT:
+            raise unknown("shared_expert", self.shared_expert, SHARED_EXPERT)
         for name in ("slots", "seed", "resamples"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} must be >= 0, got {getattr(self, name)}")

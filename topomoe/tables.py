@@ -78,8 +78,9 @@ def summary_table(results: StudyResults) -> Table:
         f"{_distinct(rows['positions'])} distinct token positions. MoE: all MoE layers of a step; "
         "step: with attention and dense layers; interval: of the mean step, over bootstrapped "
         "requests; over its bound: dispatch + combine over the least that any routing needs on "
-        "that topology with that placement (a bad placement has a high bound); max/mean load: busiest device, a batch and layer; remote: bytes on the "
-        "network in a step. Bold: the least of a column.",
+        "that topology with that placement (a bad placement has a high bound); max/mean load: "
+        "busiest device, a batch and layer; remote: bytes on the network in a step. Bold: the "
+        "least of a column.",
         columns,
     )
 
@@ -158,19 +159,17 @@ def patterns_table(results: StudyResults) -> Table:
     times = 1e3 * rows.groupby(["pattern", "level", "topology"])["time_s"].agg(
         mean="mean", p99=lambda t: np.percentile(t, 99)
     )
-    places = decimals(times["mean"])
+    means = times["mean"].unstack()
+    places = {name: decimals(means[name]) for name in results.topologies}
     body = []
     for pattern, level in keys.itertuples(index=False):
-        pairs = [times.loc[(pattern, level, name)] for name in results.topologies]
-        texts = [f"{p['mean']:.{places}f} ({p['p99']:.{places}f})" for p in pairs]
-        least = min((f"{p['mean']:.{places}f}" for p in pairs), key=float)
-        body.append(
-            (
-                Cell(str(pattern)),
-                Cell(f"{level:g}"),
-                *(Cell(text, text.split()[0] == least) for text in texts),
-            )
-        )
+        least = float(means.loc[(pattern, level)].min())
+        cells = [Cell(str(pattern)), Cell(f"{level:g}")]
+        for name in results.topologies:
+            mean, p99 = times.loc[(pattern, level, name), ["mean", "p99"]]
+            text = f"{mean:.{places[name]}f} ({p99:.{places[name]}f})"
+            cells.append(Cell(text, mean <= least * (1 + 1e-9)))
+        body.append(tuple(cells))
     draws = int(rows["batch"].max()) + 1
     return Table(
         "patterns",

@@ -37,7 +37,7 @@ def prepare_evaluation(settings: EvaluateSettings) -> EvaluateInput:
     """Load or build all that is compared; InputError for unknown names and unfit folders."""
     runs = [name for name in settings.agents if name not in BASELINES]
     for name in runs:
-        if not Path(name).is_dir():
+        if not name or not Path(name).is_dir():
             raise unknown("agent or folder of topomoe train", name, BASELINES)
     if runs:
         training = SwitchingProblem.load(Path(runs[0]) / TRAINING)
@@ -45,8 +45,10 @@ def prepare_evaluation(settings: EvaluateSettings) -> EvaluateInput:
     else:
         training, test = build_problems(settings.problem)
     learned = {_label(name): _load_seeds(Path(name), test) for name in runs}
-    if len(learned) != len(runs):
-        raise InputError("agents: two folders have the same name")
+    if len(learned) != len(runs) or learned.keys() & set(BASELINES):
+        raise InputError(
+            f"agents must differ in name (a folder's is its last part), got {','.join(runs)}"
+        )
     policies: dict[str, Policy | Mapping[int, Policy]] = {}
     for name in settings.agents:
         if name in BASELINES:
@@ -57,7 +59,7 @@ def prepare_evaluation(settings: EvaluateSettings) -> EvaluateInput:
 
 
 def _label(folder: str) -> str:
-    return Path(folder).name
+    return Path(folder).resolve().name
 
 
 def _load_seeds(folder: Path, test: SwitchingProblem) -> dict[int, LearnedPolicy]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from topomoe.placement import Placement, certificate, place
 from topomoe.study import least_exact_slots
+from topomoe.topologies.errors import InputError
 from topomoe.trace import load_trace
 
 
@@ -21,6 +22,9 @@ def place_with_certificate(
     The bound holds for every placement with these slots on the load it was made for; balance on
     held-out requests is what a served trace will see.
     """
+    for field, number, least in (("devices", devices, 1), ("slots", slots, 0), ("seed", seed, 0)):
+        if number < least:
+            raise InputError(f"{field} must be >= {least}, got {number}")
     loaded = load_trace(trace, model=model)
     train, test = loaded.split(test_fraction, seed)
     placement = place(

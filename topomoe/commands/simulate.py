@@ -18,6 +18,8 @@ from topomoe.step import SimulationResult
 from topomoe.study import least_exact_slots, load_or_make
 from topomoe.study_settings import StudySettings
 from topomoe.topologies import budget
+from topomoe.topologies.circuits import check_wiring
+from topomoe.topologies.errors import InputError
 from topomoe.topologies.registry import parse_grid
 from topomoe.topologies.routing import route
 from topomoe.topologies.routing.routing import Routing
@@ -39,6 +41,7 @@ class SimulateInput:
 def prepare_groups(settings: SimulateSettings) -> SimulateInput:
     """Load the trace, build the network, place every group; InputError for what does not fit."""
     grid = parse_grid(settings.grid)
+    check_wiring(settings.circuits, grid)
     model, trace = load_or_make(
         StudySettings(
             trace=settings.trace,
@@ -61,6 +64,10 @@ def prepare_groups(settings: SimulateSettings) -> SimulateInput:
         settings.ports,
         **options,
     )
+    if topology.num_devices != grid[0] * grid[1]:
+        raise InputError(
+            f"{settings.topology} has {topology.num_devices} devices, the grid {grid[0]}x{grid[1]}"
+        )
     routing = route(topology, settings.routing or None)
     parts = partition(
         topology.num_devices,

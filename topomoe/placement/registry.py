@@ -40,6 +40,22 @@ def methods() -> tuple[str, ...]:
     return tuple(_MODULES)
 
 
+def check_method(method: str) -> None:
+    """Raise InputError for a name that ``place`` does not take as ``method``."""
+    if method not in _MODULES:
+        raise unknown("placement method", method, _MODULES)
+
+
+def check_slots(experts: int, devices: int, slots: int) -> None:
+    """Raise InputError unless the slots hold every expert and divide evenly over the devices."""
+    if slots < experts:
+        raise InputError(f"slots must be >= experts, got slots={slots} and experts={experts}")
+    if slots % devices:
+        raise InputError(
+            f"slots must be a multiple of devices, got slots={slots} and devices={devices}"
+        )
+
+
 def place(
     trace_or_load: HasLoad | ArrayLike,
     devices: int,
@@ -63,8 +79,7 @@ def place(
     >>> place([4.0, 2.0, 1.0, 1.0], devices=2, slots=6, method="exact").device_load([4, 2, 1, 1])
     array([[4., 4.]])
     """
-    if method not in _MODULES:
-        raise unknown("placement method", method, _MODULES)
+    check_method(method)
     load, domain_load = _loads(trace_or_load)
     experts, num_devices = load.shape[1], _whole(devices, "devices")
     if num_devices < 1:
@@ -72,12 +87,7 @@ def place(
     num_slots = (
         -(-experts // num_devices) * num_devices if slots is None else _whole(slots, "slots")
     )
-    if num_slots < experts:
-        raise InputError(f"slots must be >= experts, got slots={num_slots} and experts={experts}")
-    if num_slots % num_devices:
-        raise InputError(
-            f"slots must be a multiple of devices, got slots={num_slots} and devices={num_devices}"
-        )
+    check_slots(experts, num_devices, num_slots)
     if grid is not None and (min(grid) < 1 or grid[0] * grid[1] != num_devices):
         raise InputError(
             f"grid must have as many places as devices, got grid={grid[0]}x{grid[1]} "

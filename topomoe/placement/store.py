@@ -50,7 +50,9 @@ def load_placement(path: str | Path) -> Placement:
     except InputError:
         raise
     except (OSError, ValueError, EOFError, BadZipFile, ZlibError) as error:
-        raise InputError(f"{path}: not a readable placement file ({error})") from None
+        # numpy's own message tells how to run what the file holds.
+        why = "not plain arrays" if "pickle" in str(error) else error
+        raise InputError(f"{path}: not a readable placement file ({why})") from None
     for name in ("num_devices", "num_experts"):
         if fields[name].shape != () or not np.issubdtype(fields[name].dtype, np.integer):
             raise InputError(f"{path}: {name} must be one integer, got {fields[name]!r}")

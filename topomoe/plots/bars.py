@@ -6,7 +6,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from topomoe.plots.style import BLACK, GREEN, PARTS, VERMILLION, new_figure, panel_rows, panels
+from topomoe.plots.style import (
+    BLACK,
+    GREEN,
+    PARTS,
+    VERMILLION,
+    label_below,
+    new_figure,
+    panel_rows,
+    panels,
+)
 from topomoe.study_results import Group, StudyResults
 
 _COLUMNS = {
@@ -35,8 +44,7 @@ def stacked_bars(results: StudyResults, whole_step: bool) -> Figure:
         _panel(axis, results, group, parts, what)
         axis.set_xlim(0, 1.22e3 * largest)
         axis.set_title(results.group_label(group))
-        if axis.get_subplotspec().is_last_row() or axis.xaxis.get_tick_params()["labelbottom"]:
-            axis.set_xlabel("whole step (ms)" if whole_step else "MoE layers, a step (ms)")
+    label_below(axes, "whole step (ms)" if whole_step else "MoE layers, a step (ms)")
     axes[0].invert_yaxis()
     found = zip(*axes[0].get_legend_handles_labels(), strict=True)
     drawn = sorted(found, key=lambda pair: parts.index(pair[1]) if pair[1] in parts else len(parts))

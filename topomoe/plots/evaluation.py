@@ -64,12 +64,14 @@ def _mark(figure: Any, rows: pd.DataFrame) -> None:
 
 def _learning_curve(figure: Any, rows: pd.DataFrame) -> None:
     axes = figure.add_subplot()
-    for number, ((agent, seed), part) in enumerate(rows.groupby(["agent", "seed"], sort=True)):
+    runs = sorted({(a, int(s)) for a, s in zip(rows["agent"], rows["seed"], strict=True)})
+    for number, (agent, seed) in enumerate(runs):
+        part = rows[(rows["agent"] == agent) & (rows["seed"] == seed)]
         axes.plot(
             part["timesteps"] / 1e3,
             part["cost_relative_to_never_switch"],
             color=_COLOURS[number % len(_COLOURS)],
-            label=f"{agent}, seed {int(seed)}",
+            label=f"{agent}, seed {seed}",
         )
     axes.axhline(1.0, color=GREY, linestyle="--", linewidth=1.0)
     axes.annotate(

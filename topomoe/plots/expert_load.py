@@ -28,7 +28,7 @@ def draw(results: StudyResults) -> Figure:
     uneven = gini(share)
     relative = np.sort(share * experts, axis=1)[:, ::-1]
     # One power of two for both ends, so that 1 is white; colder experts and idle ones look alike.
-    top = 2.0 ** max(1, np.ceil(np.log2(relative.max())))
+    top = 2.0 ** max(3, np.ceil(np.log2(relative.max())))
     figure = new_figure(min(7.0, 2.0 + 0.11 * max(layers, 8)))
     heat, side = figure.subplots(1, 2, width_ratios=(5, 1), sharey=True)
     image = heat.imshow(

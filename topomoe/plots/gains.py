@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
-from topomoe.plots.style import BLACK, new_figure, topology_styles
+from topomoe.plots.style import BLACK, log_ticks, new_figure, topology_styles
 from topomoe.study_results import StudyResults
 from topomoe.study_results import gains as gains_of
 
@@ -19,31 +19,6 @@ CAPTION = (
     "another routing on the same topology and placement, another placement on the same topology, "
     "and every topology against the fastest one with the same placement; all panels have one "
     "scale, so their spreads compare."
-)
-_TICKS = (
-    0.1,
-    0.2,
-    0.3,
-    0.4,
-    0.5,
-    0.6,
-    0.7,
-    0.8,
-    0.9,
-    1,
-    1.2,
-    1.5,
-    2,
-    3,
-    5,
-    7,
-    10,
-    15,
-    20,
-    30,
-    50,
-    70,
-    100,
 )
 
 
@@ -58,17 +33,25 @@ def draw(results: StudyResults) -> Figure:
                 rows = pd.concat([_fastest(rows), rows])
             changes.append((kind, rows.assign(line=_lines(results, kind, rows))))
     if not changes:
-        changes = [("topology", table.assign(line=""))]
+        figure = new_figure(1.0)
+        figure.text(
+            0.5,
+            0.5,
+            "one topology, placement and routing: nothing to hold it against",
+            ha="center",
+            va="center",
+        )
+        return figure
     heights = [max(1, rows["line"].nunique()) for _, rows in changes]
     figure = new_figure(0.8 + 0.75 * len(changes) + 0.36 * sum(heights))
     axes = figure.subplots(len(changes), 1, sharex=True, squeeze=False, height_ratios=heights)
-    low = min(1.0, float(table["ratio"].min())) if len(table) else 1.0
-    high = max(1.0, float(table["ratio"].max())) if len(table) else 1.0
+    low = min(1.0, float(table["ratio"].min()))
+    high = max(1.0, float(table["ratio"].max()))
     for axis, (kind, rows) in zip(axes[:, 0], changes, strict=True):
         _panel(axis, results, kind, rows)
         axis.set_xscale("log")
         axis.set_xlim(low / 1.06, high * 1.06)
-        axis.xaxis.set_major_locator(FixedLocator(_ticks(low / 1.06, high * 1.06)))
+        axis.xaxis.set_major_locator(FixedLocator(log_ticks(low / 1.06, high * 1.06)))
         axis.xaxis.set_minor_locator(NullLocator())
         axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes[-1, 0].set_xlabel("MoE time / MoE time of the reference (log scale; below 1 is faster)")
@@ -85,12 +68,6 @@ def draw(results: StudyResults) -> Figure:
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=min(8, len(handles)))
     return figure
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    if high / low < 1.6:
-        return [round(0.05 * n, 2) for n in range(1, 60) if low <= 0.05 * n <= high]
-    return [t for t in _TICKS if low <= t <= high]
 
 
 def _lines(results: StudyResults, kind: str, rows: pd.DataFrame) -> list[str]:

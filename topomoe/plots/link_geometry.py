@@ -11,7 +11,6 @@ IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
-_BESIDE = 0.1  # the two directions of a link run beside each other, this far from its middle
 _STUB = 0.42  # length of what is drawn of a link that leaves the grid on one side
 
 
@@ -55,15 +54,17 @@ def link_kinds(source: IntArray, target: IntArray, grid: tuple[int, int]) -> Lin
     )
 
 
-def near_segments(source: IntArray, target: IntArray, columns: int) -> FloatArray:
-    """Return the segments [n, 2, 2] of links between neighbours, each on the right of its way."""
+def near_segments(source: IntArray, target: IntArray, columns: int, beside: float) -> FloatArray:
+    """Return the segments [n, 2, 2] of links between neighbours, ``beside`` to the right."""
     ends = np.stack([_place(source, columns), _place(target, columns)], axis=1)
     way = ends[:, 1] - ends[:, 0]
-    right = np.stack([-way[:, 1], way[:, 0]], axis=1) * _BESIDE
+    right = np.stack([-way[:, 1], way[:, 0]], axis=1) * beside
     return ends + right[:, None]
 
 
-def wrap_segments(source: IntArray, target: IntArray, grid: tuple[int, int]) -> FloatArray:
+def wrap_segments(
+    source: IntArray, target: IntArray, grid: tuple[int, int], beside: float
+) -> FloatArray:
     """Return two stubs a wrap, [2 n, 2, 2]: where it leaves the grid, then where it comes back."""
     columns = grid[1]
     start, end = _place(source, columns), _place(target, columns)
@@ -74,7 +75,7 @@ def wrap_segments(source: IntArray, target: IntArray, grid: tuple[int, int]) -> 
         np.stack([-np.sign(step[:, 0]), np.zeros(len(step))], axis=1),
         np.stack([np.zeros(len(step)), -np.sign(step[:, 1])], axis=1),
     )
-    right = np.stack([-way[:, 1], way[:, 0]], axis=1) * _BESIDE
+    right = np.stack([-way[:, 1], way[:, 0]], axis=1) * beside
     leaves = np.stack([start, start + _STUB * way], axis=1)
     returns = np.stack([end - _STUB * way, end], axis=1)
     return np.concatenate([leaves + right[:, None], returns + right[:, None]])

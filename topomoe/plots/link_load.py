@@ -9,7 +9,7 @@ from matplotlib.collections import LineCollection, PathCollection, PolyCollectio
 from matplotlib.colors import Colormap, LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.path import Path as Curve
-from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
 from topomoe.plots.link_geometry import (
@@ -21,7 +21,7 @@ from topomoe.plots.link_geometry import (
     tiers,
     wrap_segments,
 )
-from topomoe.plots.style import WIDTH, new_figure
+from topomoe.plots.style import WIDTH, log_ticks, new_figure
 from topomoe.study_results import StudyResults
 
 NAME = "link_load"
@@ -31,7 +31,7 @@ CAPTION = (
     "placement, default routings; one colour scale): lines beside each other are the two "
     "directions between neighbours, stubs at the edges wrap around, curves are circuits, a "
     "device's cell is its link up (upper left) and down (lower right), and the strips are the "
-    "links between switch tiers, busiest first; the busiest link sets the transfer time."
+    "links between switch tiers and all circuits, busiest first, with their number."
 )
 _COLUMNS = 3
 _SPAN = 50.0  # ratio that the colour scale covers at most
@@ -77,7 +77,7 @@ def draw(results: StudyResults) -> Figure:
         label="busy time of a link in a mean layer (us, log scale)",
         extend="min",
     )
-    bar.ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    bar.ax.xaxis.set_major_locator(FixedLocator(log_ticks(norm.vmin or 1.0, norm.vmax or 1.0)))
     bar.ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     bar.ax.xaxis.set_minor_locator(NullLocator())
     return figure
@@ -124,8 +124,8 @@ def _classes(results: StudyResults, name: str) -> list[tuple[str, NDArray[np.boo
         for a, b in pairs
     ]
     if kinds.chord.any():
-        classes.append(("between devices", kinds.near | kinds.chord))
-    return [(f"{label} ({int(mask.sum())} links)", mask) for label, mask in classes]
+        classes.append(("device to device", kinds.near | kinds.chord))
+    return [(f"{label} ({int(mask.sum())})", mask) for label, mask in classes]
 
 
 def _map(
@@ -144,13 +144,14 @@ def _map(
     shade = colours(norm(np.clip(busy, norm.vmin, None)))
     order = np.argsort(busy, kind="stable")  # the busiest on top
     width = float(np.clip(0.11 * cell, 0.4, 3.0))
+    beside = min(0.1, 3.0 / cell)
     if kinds.chord.any():
         width = min(0.8, width)
     _cells(axis, kinds, source, target, busy, colours, norm, results.grid)
     near = order[kinds.near[order]]
     axis.add_collection(
         LineCollection(
-            list(near_segments(source[near], target[near], columns)),
+            list(near_segments(source[near], target[near], columns, beside)),
             colors=shade[near],
             linewidths=width,
         )
@@ -158,7 +159,7 @@ def _map(
     wrap = order[kinds.wrap[order]]
     axis.add_collection(
         LineCollection(
-            list(wrap_segments(source[wrap], target[wrap], results.grid)),
+            list(wrap_segments(source[wrap], target[wrap], results.grid, beside)),
             colors=np.concatenate([shade[wrap], shade[wrap]]),
             linewidths=width,
         )
@@ -171,6 +172,7 @@ def _map(
             facecolors="none",
             edgecolors=shade[chord],
             linewidths=width,
+            clip_on=False,  # a bent line between edge devices leaves the grid a little
         )
     )
     if not kinds.up.any():
@@ -184,8 +186,7 @@ def _map(
     edge = 0.8 if kinds.wrap.any() else 0.55
     axis.set_xlim(-edge, columns - 1 + edge)
     axis.set_ylim(rows - 1 + edge, -edge)
-    stretched = not 1 / 3 <= rows / columns <= 3
-    axis.set_aspect("auto" if stretched else "equal")
+    axis.set_aspect("equal")
     axis.set_axis_off()
     axis.set_title(
         f"{results.topology_label(name)} ({results.default_routing[name]})\n"

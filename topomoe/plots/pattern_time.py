@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
-from topomoe.plots.style import new_figure, panels, topology_styles
+from topomoe.plots.style import label_below, log_ticks, new_figure, panels, topology_styles
 from topomoe.study_results import StudyResults
 
 NAME = "pattern_time"
@@ -27,6 +27,11 @@ def draw(results: StudyResults) -> Figure:
     for axis, pattern in zip(axes, patterns, strict=True):
         _panel(axis, results, pattern)
         axis.set_title(pattern)
+    label_below(axes, "level (0 uniform, 1 full pattern)")
+    low, high = axes[0].get_ylim()  # shared by all
+    axes[0].yaxis.set_major_locator(FixedLocator(log_ticks(low, high)))
+    axes[0].yaxis.set_minor_locator(NullLocator())
+    axes[0].yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes[0].set_ylabel("transfer time (ms, log scale)")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=min(8, len(labels)))
@@ -44,10 +49,6 @@ def _panel(axis: Axes, results: StudyResults, pattern: str) -> None:
             level, times["mean"], times["p99"], color=style["color"], alpha=0.15, linewidth=0
         )
     axis.set_yscale("log")
-    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.yaxis.set_minor_formatter(NullFormatter())
-    axis.set_xlabel("level (0 uniform, 1 full pattern)")
     axis.grid()
 
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from topomoe.plots.style import BLACK, BLUE, COLUMNS, VERMILLION, new_figure, panel_rows, panels
+from topomoe.plots.style import (
+    BLACK,
+    BLUE,
+    COLUMNS,
+    VERMILLION,
+    label_below,
+    new_figure,
+    panel_rows,
+    panels,
+)
 from topomoe.study_results import StudyResults
 
 NAME = "placement_balance"
@@ -48,11 +57,11 @@ def draw(results: StudyResults) -> Figure:
             label="least possible, training",
         )
         axis.set_title(placement)
-        axis.set_xlabel("MoE layer")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(axis="y")
         if number % COLUMNS == 0:
             axis.set_ylabel("busiest device / mean")
+    label_below(axes, "MoE layer")
     axes[0].set_ylim(bottom=min(1.0, float(axes[0].get_ylim()[0])))
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from topomoe.topologies.files import write_atomic
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 WIDTH = 10.0  # inches; a report shows figures at about this width
 DPI = 150
 COLUMNS = 4  # panels side by side at most
+_TICKS = 5  # of a log axis at least
 
 # Okabe and Ito's palette, told apart with any colour vision.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
@@ -43,7 +46,7 @@ _TOPOLOGIES = {
 _OTHERS = (BLACK, GREY, YELLOW)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 
-_SETTINGS: dict[str, Any] = {
+_SETTINGS: Any = {
     "font.size": 9.0,
     "axes.titlesize": 9.5,
     "axes.labelsize": 9.0,
@@ -85,6 +88,8 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
         "png": {"Software": None},
         "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     }
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once for both
     paths = []
     for kind, metadata in nothing.items():
         buffer = io.BytesIO()
@@ -125,6 +130,28 @@ def panels(figure: Figure, count: int, sharey: bool = True, columns: int = COLUM
         spare.remove()
         axes[number - across].tick_params(labelbottom=True)
     return axes[:count]
+
+
+def label_below(axes: list[Axes], text: str, columns: int = COLUMNS) -> None:
+    """Label the x axes of the lowest panel of each column."""
+    for axis in axes[-columns:]:
+        axis.set_xlabel(text)
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Return round numbers from low to high, about evenly apart on a log scale.
+
+    >>> log_ticks(0.08, 7), log_ticks(12, 65)
+    ([0.1, 0.2, 0.5, 1.0, 2.0, 5.0], [15.0, 20.0, 30.0, 40.0, 60.0])
+    """
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 6, 8)):
+        numbers = [float(f"{step}e{decade}") for decade in decades for step in steps]
+        ticks = [number for number in numbers if low <= number <= high]
+        if len(ticks) >= _TICKS:
+            return ticks
+    numbers = [float(n) for n in MaxNLocator(6).tick_values(low, high)]
+    return [float(f"{n:.10g}") for n in numbers if low <= n <= high]
 
 
 def panel_rows(count: int, columns: int = COLUMNS) -> int:

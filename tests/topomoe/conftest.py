@@ -1,0 +1,57 @@
+"""A small finished study, run once, for the tests of figures, tables and report."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from topomoe.run_folder import RunFolder
+from topomoe.settings import to_dict
+from topomoe.study import prepare, run_study
+from topomoe.study_settings import StudySettings
+from topomoe.workload import WorkloadSettings
+
+
+def run_small_study(path: Path, notes: tuple[str, ...] = (), **changes: object) -> RunFolder:
+    """Run a study of seconds in ``path`` and return its folder."""
+    chosen: dict[str, object] = {
+        "model": "mixtral-8x7b",
+        "grid": "2x4",
+        "slots": 16,
+        "topologies": ("leaf-spine", "mesh", "twisted-torus", "optical"),
+        "placements": ("contiguous", "eplb", "exact"),
+        "synthetic_requests": 8,
+        "pattern_draws": 3,
+        "resamples": 2,
+        "workload": WorkloadSettings(batches=4, batch_tokens=128),
+    }
+    settings = StudySettings(**{**chosen, **changes})  # type: ignore[arg-type]
+    given = prepare(settings)
+    folder = RunFolder.start(path, "study", to_dict(settings), notes=(*given.notes, *notes))
+    run_study(settings, given, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_study(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """The small study's folder with results, nothing drawn or written from them."""
+    return run_small_study(
+        tmp_path_factory.mktemp("study") / "run", notes=("a <b>note</b> & more",)
+    )
+
+
+@pytest.fixture
+def study_copy(small_study: RunFolder, tmp_path: Path) -> RunFolder:
+    """A copy of the small study's config and results that a test may damage."""
+    made = shutil.ignore_patterns("figures", "tables", "report.html")
+    shutil.copytree(small_study.path, tmp_path / "copy", ignore=made)
+    return RunFolder(tmp_path / "copy")
+
+
+@pytest.fixture(scope="session")
+def study_runner() -> Callable[..., RunFolder]:
+    """``run_small_study``, for other settings."""
+    return run_small_study

@@ -1,0 +1,152 @@
+"""report.html: what was asked, what came out, and what it rests on."""
+
+from __future__ import annotations
+
+import base64
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from topomoe.report.findings import findings, losing
+from topomoe.report.method import charged, left_out
+from topomoe.run_folder import RunFolder
+from topomoe.study_results import StudyResults, read_study
+from topomoe.tables import study_tables
+from topomoe.topologies.files import write_atomic
+
+REPORT = "report.html"
+
+
+def write_report(folder: RunFolder) -> Path:
+    """Write report.html, one file that needs no network, and return its path.
+
+    Figures that are not in the folder yet are drawn first. Raises InputError where the results are
+    missing or damaged.
+    """
+    import jinja2
+
+    results = read_study(folder)
+    template = files("topomoe.report").joinpath("template.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    page = environment.from_string(template).render(
+        title=_title(results),
+        asked=asked(results),
+        findings=findings(results),
+        tables=study_tables(results),
+        figures=_figures(folder),
+        losing=losing(results),
+        notes=results.config.get("run", {}).get("notes", []),
+        charged=charged(results.config),
+        left_out=left_out(results.config),
+        settings=flatten(results.config),
+    )
+    path = folder.path / REPORT
+    write_atomic(path, page)
+    return path
+
+
+def asked(results: StudyResults) -> list[tuple[str, str]]:
+    """Return what the study was asked, a name and a value each."""
+    config = results.config
+    workload = config.get("workload", {})
+    summary = results.summary.iloc[0]
+    rows, columns = results.grid
+    listed = ", ".join
+    facts = [
+        ("trace", _trace(config)),
+        ("model", f"{results.num_layers} MoE layers of {results.num_experts} routed experts"),
+        ("devices", f"{rows * columns} on a grid of {rows} x {columns}"),
+        ("expert slots", _slots(results)),
+        (
+            "topologies",
+            listed(
+                f"{results.topology_label(n)} ({results.default_routing[n]})"
+                for n in results.topologies
+            ),
+        ),
+        ("placements", listed(dict.fromkeys(p for p, _ in results.groups))),
+        ("replica routing", listed(dict.fromkeys(r for _, r in results.groups))),
+        ("budget", _budget(config)),
+        (
+            "batches",
+            f"{results.num_batches} {workload.get('phase', '')} batches of "
+            f"{summary['tokens']:,.0f} tokens",
+        ),
+        (
+            "evidence",
+            f"{summary['requests']:,.0f} distinct held-out requests and "
+            f"{summary['positions']:,.0f} distinct token positions; placements were made from "
+            "other requests",
+        ),
+    ]
+    return facts
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return every setting as (dotted name, value), notes left out."""
+    settings = []
+    for name, value in config.items():
+        if isinstance(value, dict):
+            settings += flatten(value, f"{prefix}{name}.")
+        elif f"{prefix}{name}" != "run.notes":
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            settings.append((f"{prefix}{name}", text or "(none)"))
+    return settings
+
+
+def _title(results: StudyResults) -> str:
+    rows, columns = results.grid
+    config = results.config
+    what = Path(str(config.get("trace", ""))).name or f"synthetic {_model(config)}"
+    return f"{what} on {rows * columns} devices"
+
+
+def _model(config: dict[str, Any]) -> str:
+    return str(config.get("run", {}).get("model") or config.get("model") or "deepseek-v3")
+
+
+def _trace(config: dict[str, Any]) -> str:
+    trace = str(config.get("trace", ""))
+    if not trace:
+        requests = config.get("synthetic_requests", "")
+        return f"synthetic, of {_model(config)}, {requests} requests, seed {config.get('seed', 0)}"
+    model = config.get("run", {}).get("model") or config.get("model")
+    return f"{trace}, as {model}" if model else f"{trace}, as the model preset of its shape"
+
+
+def _slots(results: StudyResults) -> str:
+    rows, columns = results.grid
+    devices = rows * columns
+    slots = int(results.config.get("slots", 0))
+    if slots:
+        return f"{slots}, {slots // devices} a device"
+    return "the least with which exact balance is always possible"
+
+
+def _budget(config: dict[str, Any]) -> str:
+    bandwidth = float(config.get("bandwidth", 0.0))
+    rule = str(config.get("normalise", ""))
+    meaning = {
+        "iso-injection": "the same bytes/s leave every device on every topology",
+        "iso-port": "the same ports of the same rate on every device",
+    }.get(rule, "")
+    return f"{rule}: {meaning}, {bandwidth / 1e9:g} GB/s a device"
+
+
+def _figures(folder: RunFolder) -> list[dict[str, str]]:
+    from topomoe.plots import FIGURES, draw_study
+
+    paths = [folder.path / "figures" / f"{figure.NAME}.png" for figure in FIGURES]
+    if not all(path.is_file() for path in paths):
+        draw_study(folder)
+    return [
+        {
+            "name": figure.NAME,
+            "title": figure.TITLE,
+            "caption": figure.CAPTION,
+            "image": base64.b64encode(path.read_bytes()).decode("ascii"),
+        }
+        for figure, path in zip(FIGURES, paths, strict=True)
+    ]
