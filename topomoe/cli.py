@@ -81,7 +81,9 @@ def study(
     from topomoe.study import prepare, run_study
 
     given = prepare(settings)
-    folder = RunFolder.start(out, "study", to_dict(settings), resume, overwrite, given.notes)
+    folder = RunFolder.start(
+        out, "study", to_dict(settings), resume, overwrite, given.notes, given.facts()
+    )
     say_all(given.notes)
     if not (folder.path / "results.parquet").is_file():
         with progress_bars() as progress:

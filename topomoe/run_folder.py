@@ -6,7 +6,7 @@ import io
 import platform
 import shutil
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -70,6 +70,7 @@ class RunFolder:
         resume: bool = False,
         overwrite: bool = False,
         notes: Sequence[str] = (),
+        facts: Mapping[str, Any] | None = None,
     ) -> RunFolder:
         """Return the folder, ready to write: new, resumed with the same settings, or emptied.
 
@@ -79,7 +80,7 @@ class RunFolder:
         import tomli_w
 
         folder = RunFolder.vacant(path, kind, resume, overwrite)
-        run = {"kind": kind, "notes": list(notes)}
+        run = {"kind": kind, **(facts or {}), "notes": list(notes)}
         config = {"run": run, **settings, "versions": versions()}
         existing = folder.path / CONFIG
         if existing.exists():

@@ -447,12 +447,15 @@ def collect(
     def stacked(field: str) -> Any:
         return np.stack([getattr(r, field) for r in results])
 
+    times = _times(results, network)
     interval = None
     if means is not None:
-        low, high = np.percentile(means, [2.5, 97.5])
-        interval = (float(low), float(high))
+        # Resampled trace by resampled trace, how far the mean moves; centred on the mean itself.
+        low, high = np.percentile(means, [2.5, 97.5]) - means.mean()
+        centre = float(times.step.mean())
+        interval = (centre + float(low), centre + float(high))
     return SimulationResult(
-        times=_times(results, network),
+        times=times,
         tokens=np.array([r.tokens for r in results]),
         max_over_mean=stacked("max_over_mean"),
         remote_bytes=stacked("remote_bytes"),

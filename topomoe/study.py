@@ -101,7 +101,17 @@ class StudyInput:
     slots: int
     networks: tuple[tuple[str, Topology, Routing], ...]  # name, topology, default routing
     others: tuple[tuple[str, Topology, Routing], ...]  # the same topologies, other routings
+    patterns: tuple[str, ...]  # traffic patterns that the grid has room for
     notes: tuple[str, ...]
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the settings left open, for the run's config."""
+        return {
+            "model": self.model.name,
+            "slots": self.slots,
+            "train_requests": self.train.num_requests,
+            "test_requests": self.test.num_requests,
+        }
 
 
 def prepare(settings: StudySettings) -> StudyInput:
@@ -125,6 +135,7 @@ def prepare(settings: StudySettings) -> StudyInput:
         if policy not in POLICIES and policy != "none":
             route(_first_topology(settings, grid), policy)
     _check(settings, trace, grid, slots)
+    patterns, pattern_notes = patterns_of(grid)
     networks, others = [], []
     for name in settings.topologies:
         topology = build_topology(settings, name, grid)
@@ -147,7 +158,8 @@ def prepare(settings: StudySettings) -> StudyInput:
         slots,
         tuple(networks),
         tuple(others),
-        (*trace.notes, *workload_notes(test, settings.workload)),
+        patterns,
+        (*pattern_notes, *trace.notes, *workload_notes(test, settings.workload)),
     )
 
 
@@ -161,6 +173,18 @@ def _check(settings: StudySettings, trace: RoutingTrace, grid: tuple[int, int], 
         check_node_size(replace(settings.dispatch, replica_routing=replica_routing), devices)
     check_wiring(settings.circuits, grid)
     iter_batches(trace, devices, grid, settings.workload, np.random.default_rng(settings.seed))
+
+
+def patterns_of(grid: tuple[int, int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the traffic patterns that the grid has room for, and a note on each of the others."""
+    found, notes = [], []
+    for pattern in PATTERNS:
+        try:
+            pattern_demand(pattern, grid, 1.0, 1.0, np.random.default_rng(0))
+            found.append(pattern)
+        except InputError as error:
+            notes.append(f"pattern {pattern} is left out: {error}")
+    return tuple(found), tuple(notes)
 
 
 def least_exact_slots(experts: int, devices: int) -> int:
@@ -455,7 +479,7 @@ def _pattern_rows(
     devices = given.grid[0] * given.grid[1]
     total_bytes = PATTERN_BYTES_PER_PAIR * devices * (devices - 1)
     frames = []
-    cells = [(pattern, level) for pattern in PATTERNS for level in settings.levels]
+    cells = [(pattern, level) for pattern in given.patterns for level in settings.levels]
     for number, (pattern, level) in enumerate(cells):
         rng = np.random.default_rng([settings.seed, number])
         demand = np.stack(

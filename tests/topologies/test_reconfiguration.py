@@ -84,7 +84,7 @@ def test_switching_is_symmetric_and_costs_the_delay_between_different_wirings(
 
 
 def test_identical_wirings_cost_nothing() -> None:
-    """In two columns, a twist by all rows is none; and a wiring is itself, built twice."""
+    """A twist by all four rows is none, and a wiring built twice is the same."""
     same = [wiring("torus"), wiring("torus"), wiring("torus-twist-4")]
     assert not switch_cost(same, DELAYS["nic-bring-up"]).any()
     seeds = [wiring("expander", seed=seed) for seed in (0, 0, 1)]

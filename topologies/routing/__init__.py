@@ -42,7 +42,7 @@ def route(topology: Topology, policy: str | None = None, **options: Any) -> Rout
 
     >>> from topomoe import topologies
     >>> torus = topologies.make("torus", grid=(16, 8))
-    >>> round(topologies.route(torus, "dimension-order").hops.sum() / (128 * 127), 6)
+    >>> print(round(topologies.route(torus, "dimension-order").hops.sum() / (128 * 127), 6))
     6.047244
     """
     name = topology.default_routing if policy is None else policy

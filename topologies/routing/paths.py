@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from topomoe.topologies.checked import whole_numbers
 from topomoe.topologies.errors import InputError
 from topomoe.topologies.kernel import nan_free_kernel
+from topomoe.topologies.routing.lanes import LANES, lane_rows, source_lanes
 from topomoe.topologies.routing.routing import Routing
 from topomoe.topologies.topology import FloatArray, IntArray, Topology
 
@@ -51,9 +52,8 @@ class PathRouting(Routing):
 
     def link_load(self, demand: NDArray[Any]) -> NDArray[Any]:
         """Return the bytes on each link, [B, L]."""
-        flat = demand.reshape(len(demand), len(self.ptr) - 1)
         load = np.zeros((len(demand), self.topology.num_links), dtype=demand.dtype)
-        _load(self.ptr, self.links, self.fraction.astype(demand.dtype), flat, load)
+        _load(self.ptr, self.links, self.fraction.astype(demand.dtype), demand, load)
         return load
 
     def worst_pair(
@@ -61,8 +61,7 @@ class PathRouting(Routing):
     ) -> NDArray[Any]:
         """Return the worst pair's seconds, [B]; see ``Routing.worst_pair``."""
         worst = np.zeros(len(demand), dtype=demand.dtype)
-        flat = demand.reshape(len(demand), len(self.ptr) - 1)
-        _worst(self.ptr, self.links, use, flat, offset.reshape(-1), worst)
+        _worst(self.ptr, self.links, use, demand, offset, worst)
         return worst
 
     def path_max(self, value: NDArray[Any]) -> NDArray[Any]:
@@ -181,11 +180,24 @@ def _load(
     demand: NDArray[Any],
     load: NDArray[Any],
 ) -> None:
-    for b in range(demand.shape[0]):
-        for pair in range(demand.shape[1]):
-            amount = demand[b, pair]
-            for e in range(ptr[pair], ptr[pair + 1]):
-                load[b, links[e]] += amount * fraction[e]
+    batches, devices = demand.shape[0], demand.shape[1]
+    block = np.zeros((load.shape[1], LANES), dtype=demand.dtype)
+    amount = np.zeros((devices, LANES), dtype=demand.dtype)
+    rows = lane_rows(demand)
+    for first in range(0, batches, LANES):
+        width = min(LANES, batches - first)
+        block[:] = 0
+        for source in range(devices):
+            source_lanes(demand, first, width, source, rows, amount)
+            for destination in range(devices):
+                pair = source * devices + destination
+                for e in range(ptr[pair], ptr[pair + 1]):
+                    link, share = links[e], fraction[e]
+                    for lane in range(LANES):
+                        block[link, lane] += amount[destination, lane] * share
+        for link in range(load.shape[1]):
+            for lane in range(width):
+                load[first + lane, link] = block[link, lane]
 
 
 @nan_free_kernel
@@ -204,11 +216,32 @@ def _worst(
     offset: NDArray[Any],
     worst: NDArray[Any],
 ) -> None:
-    diagonal = int(np.sqrt(demand.shape[1])) + 1
-    for b in range(demand.shape[0]):
-        for pair in range(demand.shape[1]):
-            if demand[b, pair] > 0 and pair % diagonal:
-                busiest = use.dtype.type(0)
+    batches, devices = demand.shape[0], demand.shape[1]
+    block = np.zeros((use.shape[1], LANES), dtype=demand.dtype)
+    amount = np.zeros((devices, LANES), dtype=demand.dtype)
+    busiest = np.zeros(LANES, dtype=demand.dtype)
+    best = np.zeros(LANES, dtype=demand.dtype)
+    rows = lane_rows(demand)
+    for first in range(0, batches, LANES):
+        width = min(LANES, batches - first)
+        for link in range(use.shape[1]):
+            for lane in range(width):
+                block[link, lane] = use[first + lane, link]
+        best[:] = 0
+        for source in range(devices):
+            source_lanes(demand, first, width, source, rows, amount)
+            for destination in range(devices):
+                if source == destination:
+                    continue
+                pair = source * devices + destination
+                busiest[:] = 0
                 for e in range(ptr[pair], ptr[pair + 1]):
-                    busiest = max(busiest, use[b, links[e]])
-                worst[b] = max(worst[b], busiest + offset[pair])
+                    link = links[e]
+                    for lane in range(LANES):
+                        busiest[lane] = max(busiest[lane], block[link, lane])
+                add = offset[source, destination]
+                for lane in range(LANES):
+                    if amount[destination, lane] > 0:
+                        best[lane] = max(best[lane], busiest[lane] + add)
+        for lane in range(width):
+            worst[first + lane] = best[lane]

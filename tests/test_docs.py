@@ -1,0 +1,152 @@
+"""What the README and the pages tell a reader to type works, in the order they tell it.
+
+The blocks of a page run in one folder that holds a small trace at path/to/traces. Commands are made
+smaller, never different.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import doctest
+import importlib
+import io
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import topomoe as tm
+from topomoe import plots
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+FOLDERS = {"topomoe": "topomoe", "topologies": "topomoe.topologies"} | {
+    name: f"topomoe.{name}" for name in ("envs", "agents")
+}
+SCENARIO = (
+    "--epochs 60 --episode-length 20 --pool 2 --layers 2 --prefill-tokens 128 --decode-tokens 256 "
+    "--synthetic-requests 8"
+)
+# What makes each command smaller; the flags that show something on a page stay as they are.
+SMALLER = {
+    "study": "--batches 4 --batch-tokens 256 --resamples 0 --pattern-draws 2",
+    "simulate": "--batches 4 --batch-tokens 256",
+    "trace": "--requests 8 --positions 24",
+    "train": f"{SCENARIO} --timesteps 2048 --copies 16",
+    "evaluate": SCENARIO,
+}
+# Programs that a block may name beside topomoe; they are not run.
+NOT_RUN = ("cd", "git", "pip", "python", "python3", "source")
+
+Call = Callable[..., tuple[int | str | None, str, str]]
+Block = tuple[int, str, str]  # line, language, content
+
+
+def blocks(page: Path) -> list[Block]:
+    """Return the fenced blocks of a page."""
+    found = []
+    text = page.read_text(encoding="utf-8")
+    for match in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        found.append((text.count("\n", 0, match.start()) + 1, match[1], match[2]))
+    return found
+
+
+def commands(content: str) -> list[list[str]]:
+    """Return the words of each command of a shell block, without comments and prompts."""
+    joined = content.replace("\\\n", " ")
+    lines = [shlex.split(line.removeprefix("$ "), comments=True) for line in joined.splitlines()]
+    return [words for words in lines if words]
+
+
+def make_targets() -> set[str]:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    return set(re.findall(r"^([a-z][a-z-]*):", text, re.MULTILINE))
+
+
+def run_python(content: str, namespace: dict[str, Any], where: str) -> None:
+    """Run a block; a number that a comment gives for a printed line must be printed."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(content, where, "exec"), namespace)
+    numbers = [float(number) for number in re.findall(r"-?\d+\.?\d*", printed.getvalue())]
+    for number in re.findall(r"^print\(.*\)  # (\d+\.?\d*)", content, re.MULTILINE):
+        near = [abs(value - float(number)) < 1e-9 for value in numbers]
+        assert any(near), f"{where}: {number} is not what it prints: {printed.getvalue()}"
+
+
+@pytest.fixture(scope="module")
+def small_trace() -> tm.RoutingTrace:
+    """A trace of the shape of DeepSeek-V2-Lite: 26 layers, 64 experts, top-6."""
+    return tm.synthetic_trace("deepseek-v2-lite", requests=8, positions=24)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_tells_to_type_works(
+    page: Path,
+    small_trace: tm.RoutingTrace,
+    topomoe: Call,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    few = plots.draw.FIGURES[:2]  # each figure has its own tests
+    monkeypatch.setattr(plots, "FIGURES", few)
+    monkeypatch.setattr(plots.draw, "FIGURES", few)
+    tm.save_trace(small_trace, Path("path/to/traces"))
+    namespace: dict[str, Any] = {"__name__": page.stem}
+    for line, language, content in blocks(page):
+        where = f"{page.name}, line {line}"
+        if language == "python":
+            run_python(content, namespace, where)
+        if language not in ("sh", "bash", "console"):
+            continue
+        for words in commands(content):
+            if words[0] == "topomoe":
+                smaller = SMALLER.get(words[1], "").split() if len(words) > 1 else []
+                status, _, err = topomoe(*words[1:], *smaller)
+                assert status == 0, f"{where}: {shlex.join(words)}: {err}"
+            elif words[0] == "make":
+                assert set(words[1:]) <= make_targets(), f"{where}: {shlex.join(words)}"
+            else:
+                assert words[0] in NOT_RUN, f"{where}: what is {shlex.join(words)}?"
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_makefiles_own_commands_have_flags_that_exist(topomoe: Call) -> None:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = re.findall(r"\$\(BIN\)/topomoe (.+)", text)
+    assert lines
+    for line in lines:
+        status, _, err = topomoe(*line.split(), "--help")
+        assert status == 0, err
+
+
+def modules_with_examples() -> list[str]:
+    """Return the modules of the four code folders that hold a doctest."""
+    found = []
+    for folder, package in FOLDERS.items():
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            if ">>> " in path.read_text(encoding="utf-8"):
+                parts = path.relative_to(ROOT / folder).with_suffix("").parts
+                found.append(".".join([package, *(part for part in parts if part != "__init__")]))
+    return found
+
+
+@pytest.mark.parametrize("name", modules_with_examples())
+def test_the_examples_in_docstrings_print_what_they_say(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = doctest.testmod(importlib.import_module(name))
+    assert result.attempted > 0
+    assert result.failed == 0
