@@ -13,7 +13,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 demo: $(VENV)/installed
 	$(BIN)/topomoe study --slots 384 --placements contiguous,eplb,exact --batches 200 \
-	    --batch-tokens 8192 --resamples 10 --out runs/demo/study --overwrite
+	    --batch-tokens 8192 --resamples 6 --out runs/demo/study --overwrite
 	$(BIN)/topomoe train --agent ppo --scenario default --timesteps 131072 \
 	    --out runs/demo/ppo --overwrite
 	$(BIN)/topomoe evaluate --agents never-switch,greedy,hysteresis,clairvoyant,runs/demo/ppo \

@@ -118,7 +118,8 @@ def _tabulate(
             make_batches(served, rows * columns, grid, decode.workload, rng.spawn(1)[0])
         )
     ]
-    return StepTable(_parts(together), _parts(wide))
+    scale = model.num_layers / served.num_layers  # the layers tabulated stand for all
+    return StepTable(scale * _parts(together), scale * _parts(wide))
 
 
 def _job(

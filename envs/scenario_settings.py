@@ -55,7 +55,7 @@ class ScenarioSettings:
     """MoE layers tabulated, evenly spaced over the model's; 0: all."""
     pool: int = 32
     """Steps of each phase tabulated; epochs draw from them."""
-    epoch_steps: int = 16
+    epoch_steps: int = 4
     """Steps an epoch."""
     epochs: int = 1600
     """Epochs of the training timeline, and of the held-out one."""

@@ -448,7 +448,7 @@ OTHERS: dict[str, tuple[str, ...]] = {
     "place --test-fraction 1": ("test_fraction must be in (0, 1), got 1.0",),
     "place --trace {bad}/single": ("at least 2 requests",),
     "place --out {bad}/file/p.npz": ("--out: {bad}/file is a file, not a folder",),
-    "place --out {bad}/empty": ("{bad}/empty: cannot be written (Is a directory)",),
+    "place --out {bad}/empty": ("{bad}/empty: cannot be written (is a folder)",),
     "trace": ("give a folder of traces or --synthetic MODEL, not both or neither",),
     "trace {bad}/good --synthetic deepseek-v3": ("not both or neither",),
     "trace --synthetic mixtral": ("unknown synthetic preset 'mixtral'; did you mean 'mixtral-8x",),
@@ -486,10 +486,12 @@ def cases() -> list[tuple[str, tuple[str, ...]]]:
 
 def snapshot(root: Path) -> dict[str, tuple[int, int]]:
     """Return size and time of every file and folder below ``root``."""
-    return {
-        str(path.relative_to(root)): (path.stat().st_size, path.stat().st_mtime_ns)
-        for path in root.rglob("*")
-    }
+    found = {}
+    for folder, _, files in os.walk(root):
+        for path in (folder, *(os.path.join(folder, name) for name in files)):
+            status = os.stat(path)
+            found[path] = (status.st_size, status.st_mtime_ns)
+    return found
 
 
 @pytest.mark.parametrize(("words", "says"), cases(), ids=[words for words, _ in cases()])

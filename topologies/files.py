@@ -29,6 +29,8 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     Raises InputError where ``path`` cannot be a file: a folder, below a file, or not permitted.
     """
     data = content.encode() if isinstance(content, str) else content
+    if path.is_dir():
+        raise InputError(f"{path}: cannot be written (is a folder)")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

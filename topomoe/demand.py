@@ -229,6 +229,8 @@ def dispatch(
             raise InputError(f"{name} must lie in 0..{limit - 1}, got {wrong}")
     if columns is not None and columns < 1:
         raise InputError(f"columns must be >= 1, got {columns}")
+    if seed < 0:
+        raise InputError(f"seed must be >= 0, got {seed}")
     sent, slot_load = dispatch_batch(
         np.ascontiguousarray(ids[None], dtype=np.int16),
         np.arange(len(ids), dtype=np.int64),

@@ -49,7 +49,7 @@ def domain_rows(mix: NDArray[np.float64], rows: int) -> IntArray:
     in which the middle of its share falls.
     """
     share = mix / mix.sum()
-    present = np.flatnonzero(share > 0)
+    present = np.flatnonzero(mix > 0)
     table = np.tile(np.array([0, 1], dtype=np.int64), (len(mix), 1))
     if len(present) > rows:
         middle = np.cumsum(share) - share / 2

@@ -241,6 +241,8 @@ def make_job(
                 f"{topology.name} has {topology.num_devices} devices, "
                 f"the placement {placement.num_devices}"
             )
+    if seed < 0:
+        raise InputError(f"seed must be >= 0, got {seed}")
     check_node_size(dispatch, placement.num_devices)
     grid = next((t.grid for t, _ in networks if t.grid is not None), (1, placement.num_devices))
     return Job(
@@ -337,10 +339,11 @@ def dispatch_tokens(
     other = other_seconds(
         float(tokens_at.max()), job.model, job.device, job.workload.phase, job.step.context_tokens
     )
+    passes = 3.0 if job.workload.phase == "training" else 1.0  # forward and twice that back
     return Traffic(
         copies=copies,
         compute=seconds.max(axis=1),
-        other=other * (3.0 if job.workload.phase == "training" else 1.0),
+        other=other * passes * job.trace.num_layers / job.model.num_layers,
         device_load=slot_load.reshape(len(slot_load), devices, -1).sum(axis=2).astype(np.float64),
         tokens=len(positions),
     )
@@ -369,7 +372,10 @@ def price(job: Job, traffic: Traffic) -> BatchResult:
         bound=bound,
         compute=traffic.compute,
         other=traffic.other,
-        max_over_mean=load.max(axis=1) / load.mean(axis=1),
+        # Without tokens, as in half a batch of one token, every device has the same.
+        max_over_mean=load.max(axis=1) / load.mean(axis=1)
+        if traffic.tokens
+        else np.ones(len(load)),
         remote_bytes=sent.sum(axis=(1, 2), dtype=np.float64),
         cross_row_bytes=sent[:, row[:, None] != row[None]].sum(axis=1, dtype=np.float64),
         demand=sent.sum(axis=0, dtype=np.float64),

@@ -213,7 +213,13 @@ def load_or_make(settings: StudySettings) -> tuple[MoEModel, RoutingTrace]:
         )
     trace = load_trace(settings.trace, model=settings.model or None)
     if settings.model:
-        return model_preset(settings.model), trace
+        model = model_preset(settings.model)
+        if model.top_k != trace.top_k:
+            raise InputError(
+                f"model must have the trace's top-k of {trace.top_k}, "
+                f"{model.name} has {model.top_k}"
+            )
+        return model, trace
     return match_model(trace.num_layers, trace.num_experts, trace.top_k), trace
 
 

@@ -68,7 +68,7 @@ def summary_table(results: StudyResults) -> Table:
         _numbers("dispatch + combine (ms)", 1e3 * network),
         _numbers("over its bound", network / bound, best=False),
         _numbers("max/mean load", rows["max_over_mean"]),
-        _numbers("remote (MB)", 1e-6 * rows["remote_bytes"]),
+        _numbers("remote (GB)", 1e-9 * rows["remote_bytes"]),
     ]
     return _table(
         "summary",

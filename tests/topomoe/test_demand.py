@@ -463,6 +463,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "node_size": ({"node_size": 0}, "node_size must be >= 1, got 0"),
     "columns": ({"columns": 0}, "columns must be >= 1, got 0"),
+    "seed": ({"seed": -1}, "seed must be >= 0, got -1"),
     "padded negative": ({"padded": -1.0}, "padded must be a capacity factor >= 0, got -1"),
     "padded NaN": ({"padded": np.nan}, "padded must be a capacity factor >= 0, got nan"),
     "replica routing": (

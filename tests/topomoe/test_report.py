@@ -124,7 +124,7 @@ def test_the_batches_won_are_counted_batch_by_batch(results: StudyResults) -> No
 def test_a_synthetic_trace_is_said_to_be_one() -> None:
     assert any("synthetic" in sentence for sentence in left_out({"trace": ""}))
     assert not any("synthetic" in sentence for sentence in left_out({"trace": "folder"}))
-    assert any("4 to 53 %" in sentence for sentence in left_out({}))
+    assert any("10 to 53 %" in sentence for sentence in left_out({}))
 
 
 def test_damaged_results_write_no_report(study_copy: RunFolder) -> None:

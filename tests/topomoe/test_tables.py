@@ -65,7 +65,7 @@ def test_the_summary_has_every_combination_with_the_numbers_of_the_results(
             "dispatch + combine (ms)": 1e3 * network,
             "over its bound": network / own["network_bound_s"],
             "max/mean load": own["max_over_mean"],
-            "remote (MB)": 1e-6 * own["remote_bytes"],
+            "remote (GB)": 1e-9 * own["remote_bytes"],
         }.items():
             assert_shows(row[header], value)
         low, high = row["95 % interval (ms)"].split(" to ")
@@ -83,7 +83,7 @@ def test_ranks_follow_the_mean_and_the_least_of_a_column_is_bold(
     assert [int(row["rank"]) for row in rows][:2] == [1, 2]
     shown = [float(row["MoE mean (ms)"].strip("*")) for row in rows]
     assert shown == sorted(shown)
-    for header in ("MoE mean (ms)", "MoE p99 (ms)", "step mean (ms)", "remote (MB)"):
+    for header in ("MoE mean (ms)", "MoE p99 (ms)", "step mean (ms)", "remote (GB)"):
         numbers = [float(row[header].strip("*")) for row in rows]
         bold = [row[header].startswith("**") for row in rows]
         assert bold == [number == min(numbers) for number in numbers]

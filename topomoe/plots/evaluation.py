@@ -22,17 +22,34 @@ from topomoe.plots.style import (
     save,
 )
 from topomoe.run_folder import RunFolder
+from topomoe.topologies.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _COLOURS = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, YELLOW, BLACK, GREY)
 _EPOCHS_SHOWN = 100
+_COLUMNS = {
+    "curve": ("seed", "timesteps", "cost_relative_to_never_switch"),
+    "summary": (
+        "ratio_to_never_switch",
+        "ratio_to_never_switch_low",
+        "ratio_to_never_switch_high",
+        "switches_per_100_epochs",
+    ),
+    "timeline": ("seed", "episode", "epoch", "choice", "configuration"),
+}
 
 
 def draw_evaluation(folder: RunFolder) -> list[Path]:
     """Draw what the run holds: learning_curve, policies and timeline, as PNG and PDF."""
     results = folder.results()
+    missing = [column for column in ("record", "agent", "switching") if column not in results]
+    for record, columns in _COLUMNS.items():
+        if not missing and (results["record"] == record).any():
+            missing = [column for column in columns if column not in results]
+    if missing:
+        raise InputError(f"{folder.path}: results.parquet lacks column {missing[0]}")
     figures = folder.path / "figures"
     paths: list[Path] = []
     with look():
