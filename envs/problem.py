@@ -13,7 +13,6 @@ Example: two wirings over three epochs. Wiring 0 is fast first, wiring 1 later; 
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
 import zipfile
@@ -248,17 +247,6 @@ class SwitchingProblem:
             raise InputError(f"{path}: not a switching problem ({why})") from None
         except (zipfile.BadZipFile, zlib.error) as error:
             raise InputError(f"{path}: damaged file ({error})") from None
-
-
-def resolve(problem: SwitchingProblem | str | Path | None) -> SwitchingProblem:
-    """Return a problem given as itself, as the path of a stored one, or None for the built-in."""
-    if problem is None:
-        built_in = importlib.import_module("topomoe.envs.scenario").default_problem()
-        assert isinstance(built_in, SwitchingProblem)
-        return built_in
-    if isinstance(problem, SwitchingProblem):
-        return problem
-    return SwitchingProblem.load(problem)
 
 
 def _array(

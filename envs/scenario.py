@@ -19,12 +19,11 @@ from topomoe.demand import DispatchSettings
 from topomoe.envs.problem import SwitchingProblem
 from topomoe.envs.scenario_settings import ScenarioSettings
 from topomoe.groups import price_together
+from topomoe.inputs import least_exact_slots, load_or_make
 from topomoe.model import MoEModel
 from topomoe.placement import place
-from topomoe.simulation import BatchResult, Job, Network, batch_seeds, make_job, run_tokens
+from topomoe.pricing import BatchResult, Job, Network, batch_seeds, make_job, run_tokens
 from topomoe.step import StepSettings
-from topomoe.study import least_exact_slots, load_or_make
-from topomoe.study_settings import StudySettings
 from topomoe.topologies import budget
 from topomoe.topologies.reconfiguration import delay_preset, switch_cost
 from topomoe.topologies.registry import parse_grid
@@ -51,12 +50,7 @@ def build_problems(settings: ScenarioSettings) -> tuple[SwitchingProblem, Switch
     grid = parse_grid(settings.grid)
     configurations = build_configurations(settings, grid)
     model, trace = load_or_make(
-        StudySettings(
-            trace=settings.trace,
-            model=settings.model,
-            synthetic_requests=settings.synthetic_requests,
-            seed=settings.seed,
-        )
+        settings.trace, settings.model, settings.synthetic_requests, settings.seed
     )
     if settings.layers and settings.layers < trace.num_layers:
         chosen = np.linspace(0, trace.num_layers - 1, settings.layers).round().astype(int)

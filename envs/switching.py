@@ -11,8 +11,9 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from topomoe.envs.layout import ObservationLayout
-from topomoe.envs.problem import SwitchingProblem, resolve
+from topomoe.envs.problem import SwitchingProblem
 from topomoe.envs.render import picture
+from topomoe.envs.resolve import resolve
 from topomoe.envs.transition import Outcome, State, begin, first_epoch, observe, step
 from topomoe.topologies.errors import InputError, unknown
 

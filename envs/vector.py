@@ -13,7 +13,8 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from topomoe.envs.layout import ObservationLayout
-from topomoe.envs.problem import SwitchingProblem, resolve
+from topomoe.envs.problem import SwitchingProblem
+from topomoe.envs.resolve import resolve
 from topomoe.envs.switching import make_spaces, reset_info, step_info
 from topomoe.envs.transition import State, begin, first_epoch, observe, step
 from topomoe.topologies.errors import InputError

@@ -17,19 +17,18 @@ from numpy.typing import NDArray
 from topomoe.demand import DispatchSettings
 from topomoe.model import MoEModel
 from topomoe.placement import Placement
-from topomoe.routing_trace import RoutingTrace
-from topomoe.simulation import (
+from topomoe.pricing import (
     BatchResult,
     Job,
     Network,
     Traffic,
     batch_seeds,
-    collect,
     dispatch_tokens,
     make_job,
     price,
-    run_batches,
 )
+from topomoe.routing_trace import RoutingTrace
+from topomoe.simulation import collect, run_batches
 from topomoe.step import FloatArray, SimulationResult, StepSettings
 from topomoe.topologies.errors import InputError, unknown
 from topomoe.topologies.routing.routing import Routing

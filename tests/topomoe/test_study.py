@@ -11,19 +11,14 @@ import pandas as pd
 import pytest
 
 import topomoe as tm
+from topomoe.inputs import least_exact_slots
 from topomoe.network import bottleneck
 from topomoe.patterns import PATTERNS
 from topomoe.placement import certificate
 from topomoe.run_folder import RunFolder
 from topomoe.settings import to_dict
-from topomoe.study import (
-    COLUMNS,
-    PATTERN_BYTES_PER_PAIR,
-    StudyInput,
-    least_exact_slots,
-    prepare,
-    run_study,
-)
+from topomoe.study import StudyInput, prepare, run_study
+from topomoe.study_rows import COLUMNS, PATTERN_BYTES_PER_PAIR
 from topomoe.study_settings import StudySettings
 from topomoe.topologies import InputError
 from topomoe.workload import WorkloadSettings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from topomoe.topologies.errors import InputError
-from topomoe.topologies.routing.ecmp import ecmp_next_hop
+from topomoe.topologies.routing.ecmp_tables import ecmp_next_hop
 from topomoe.topologies.routing.mixture import MixtureRouting
 from topomoe.topologies.routing.routing import Routing
 from topomoe.topologies.routing.tree import tree_routing

@@ -176,7 +176,7 @@ class TreeRouting(Routing):
 
     @cached_property
     def _by_path(self) -> NextHopRouting:
-        from topomoe.topologies.routing.ecmp import ecmp_next_hop
+        from topomoe.topologies.routing.ecmp_tables import ecmp_next_hop
 
         usable = np.zeros(self.topology.num_links, dtype=np.bool_)
         for tier in self.tiers:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from topomoe.inputs import least_exact_slots
 from topomoe.placement import Placement, certificate, place
-from topomoe.study import least_exact_slots
 from topomoe.topologies.errors import InputError
 from topomoe.trace import load_trace
 

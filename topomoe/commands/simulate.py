@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 
 from topomoe.groups import Group, partition, simulate_groups
+from topomoe.inputs import least_exact_slots, load_or_make
 from topomoe.model import MoEModel
 from topomoe.placement import Placement, load_placement, place
 from topomoe.run_folder import RunFolder
 from topomoe.settings import to_dict
 from topomoe.simulate_settings import SimulateSettings
 from topomoe.step import SimulationResult
-from topomoe.study import least_exact_slots, load_or_make
-from topomoe.study_settings import StudySettings
 from topomoe.topologies import budget
 from topomoe.topologies.circuits import check_wiring
 from topomoe.topologies.errors import InputError
@@ -43,12 +42,7 @@ def prepare_groups(settings: SimulateSettings) -> SimulateInput:
     grid = parse_grid(settings.grid)
     check_wiring(settings.circuits, grid)
     model, trace = load_or_make(
-        StudySettings(
-            trace=settings.trace,
-            model=settings.model,
-            synthetic_requests=settings.synthetic_requests,
-            seed=settings.seed,
-        )
+        settings.trace, settings.model, settings.synthetic_requests, settings.seed
     )
     train, test = trace.split(settings.test_fraction, settings.seed)
     options: dict[str, Any] = {}

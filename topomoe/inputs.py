@@ -1,0 +1,55 @@
+"""What commands start from: a trace and its model, loads, slots."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from topomoe.model import MoEModel, match_model, model_preset
+from topomoe.step import FloatArray
+from topomoe.synthetic import synthetic_trace
+from topomoe.topologies.errors import InputError
+from topomoe.trace import RoutingTrace, load_trace
+
+if TYPE_CHECKING:
+    pass
+
+
+def least_exact_slots(experts: int, devices: int) -> int:
+    """Return the least slots with which exact balance is always possible: >= E + N - 1."""
+    return devices * max(2, -(-(experts + devices - 1) // devices))
+
+
+def expert_load(trace: RoutingTrace, shared_expert: str) -> FloatArray:
+    """Return the trace's token-expert pairs [M, E]; [M, E+1] where the shared expert is routed.
+
+    The shared expert serves every token.
+    """
+    load = trace.load()
+    if shared_expert == "local":
+        return load
+    tokens = np.full((trace.num_layers, 1), float(trace.num_positions))
+    return np.concatenate([load, tokens], axis=1)
+
+
+def load_or_make(
+    folder: str, preset: str, synthetic_requests: int, seed: int
+) -> tuple[MoEModel, RoutingTrace]:
+    """Return the model and the trace in ``folder``; without a folder a synthetic trace.
+
+    ``preset`` names the model; empty, it is the one the trace matches, or deepseek-v3.
+    """
+    if not folder:
+        model = model_preset(preset or "deepseek-v3")
+        return model, synthetic_trace(model.name, requests=synthetic_requests, seed=seed)
+    trace = load_trace(folder, model=preset or None)
+    if preset:
+        model = model_preset(preset)
+        if model.top_k != trace.top_k:
+            raise InputError(
+                f"model must have the trace's top-k of {trace.top_k}, "
+                f"{model.name} has {model.top_k}"
+            )
+        return model, trace
+    return match_model(trace.num_layers, trace.num_experts, trace.top_k), trace

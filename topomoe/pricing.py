@@ -1,0 +1,316 @@
+"""One batch: what its tokens send and compute, and what that costs on each network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topomoe.compute import device_seconds, other_seconds
+from topomoe.demand import (
+    DispatchSettings,
+    ReplicaTables,
+    all_gather_bytes,
+    check_node_size,
+    dispatch_batch,
+    replica_tables,
+    shared_expert_id,
+)
+from topomoe.model import Device, MoEModel, device_preset, match_model, model_preset
+from topomoe.network.bottleneck import path_offset
+from topomoe.network.node_cut import node_cut_batch
+from topomoe.placement import Placement
+from topomoe.routing_trace import RoutingTrace
+from topomoe.step import FloatArray, StepSettings
+from topomoe.topologies.errors import InputError
+from topomoe.topologies.routing import route
+from topomoe.topologies.routing.routing import Routing
+from topomoe.topologies.topology import Topology
+from topomoe.workload import Batch, WorkloadSettings
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A topology with a routing over it, and what a pair's path adds."""
+
+    topology: Topology
+    routing: Routing
+    offset: FloatArray | None  # [N, N] seconds
+    gather_seconds: float  # an all-gather of expert counts
+    capacity: FloatArray | None = None  # [L] left by other traffic; None: the links' own
+
+    @staticmethod
+    def of(
+        topology: Topology,
+        routing: Routing | None,
+        num_experts: int,
+        mtu: float,
+        devices: NDArray[np.int64] | None = None,
+    ) -> Network:
+        """Return the network under the topology's default routing, or the given one.
+
+        ``devices`` [n] are those that send to each other, None: all. Raises InputError where the
+        routing is over another topology or has no path between two of them.
+        """
+        used = route(topology) if routing is None else routing
+        if used.topology is not topology:
+            raise InputError(f"routing is over another topology than {topology.name}")
+        offset = path_offset(used, mtu or None)
+        talk = np.arange(topology.num_devices) if devices is None else devices
+        counts = np.zeros((1, *used.reachable.shape))
+        counts[0, talk[:, None], talk] = all_gather_bytes(num_experts)
+        lost = np.argwhere((counts[0] > 0) & ~used.reachable)
+        if len(lost):
+            raise InputError(
+                f"{topology.name}: {used.name} has no path from device {lost[0, 0]} "
+                f"to device {lost[0, 1]}"
+            )
+        gather = float(used.transfer_time(counts, offset)[0])
+        return Network(topology, used, offset, gather)
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """All that one batch needs, the same for every batch."""
+
+    trace: RoutingTrace
+    tables: ReplicaTables
+    shared_expert: int
+    model: MoEModel
+    device: Device
+    workload: WorkloadSettings
+    dispatch: DispatchSettings
+    step: StepSettings
+    networks: tuple[Network, ...]
+    grid: tuple[int, int]
+    seed: int
+    devices: NDArray[np.int64] | None = None  # where the placement's devices sit; None: 0..N-1
+
+    @property
+    def row_of(self) -> NDArray[np.int64]:
+        """The row of the grid on which each of the placement's devices sits."""
+        places = np.arange(self.tables.num_devices) if self.devices is None else self.devices
+        return places // self.grid[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Traffic:
+    """What one batch sends and computes, on whatever network."""
+
+    copies: NDArray[np.float32]  # [M, N, N] token copies from device to device
+    compute: FloatArray  # [M] seconds of the slowest device
+    other: float  # seconds of attention, dense layers, head
+    device_load: FloatArray  # [M, n] token-expert pairs
+    tokens: int
+
+
+@dataclass(frozen=True, eq=False)
+class BatchResult:
+    """One batch on all networks, each [networks, M] unless said."""
+
+    dispatch: FloatArray
+    combine: FloatArray
+    backward: FloatArray
+    bound: FloatArray
+    compute: FloatArray  # [M]
+    other: float
+    max_over_mean: FloatArray  # [M]
+    remote_bytes: FloatArray  # [M]
+    cross_row_bytes: FloatArray  # [M]
+    demand: FloatArray  # [N, N] summed over layers
+    device_load: FloatArray  # [M, N]
+    tokens: int
+    halves: tuple[BatchResult, BatchResult] | None = None
+
+
+def make_job(
+    trace: RoutingTrace,
+    networks: Sequence[tuple[Topology, Routing | None]],
+    placement: Placement,
+    model: str | MoEModel | None,
+    workload: WorkloadSettings,
+    dispatch: DispatchSettings,
+    step: StepSettings,
+    seed: int,
+) -> Job:
+    """Return the job of these inputs; InputError for what does not fit together."""
+    shape = (
+        match_model(trace.num_layers, trace.num_experts, trace.top_k)
+        if model is None
+        else model_preset(model)
+    )
+    if placement.num_layers != trace.num_layers:
+        raise InputError(
+            f"placement must have the trace's {trace.num_layers} layers, has {placement.num_layers}"
+        )
+    for topology, _ in networks:
+        if topology.num_devices != placement.num_devices:
+            raise InputError(
+                f"{topology.name} has {topology.num_devices} devices, "
+                f"the placement {placement.num_devices}"
+            )
+    if seed < 0:
+        raise InputError(f"seed must be >= 0, got {seed}")
+    check_node_size(dispatch, placement.num_devices)
+    grid = next((t.grid for t, _ in networks if t.grid is not None), (1, placement.num_devices))
+    return Job(
+        trace=trace,
+        tables=replica_tables(placement, dispatch.replica_routing),
+        shared_expert=shared_expert_id(shape, placement.num_experts, trace.num_experts),
+        model=shape,
+        device=device_preset(step.device),
+        workload=workload,
+        dispatch=dispatch,
+        step=step,
+        networks=tuple(
+            Network.of(topology, routing, placement.num_experts, step.mtu)
+            for topology, routing in networks
+        ),
+        grid=grid,
+        seed=seed,
+    )
+
+
+def run_batch(job: Job, index: int, batch: Batch) -> BatchResult:
+    """Run one batch; with overlap also its two halves, the even and the odd tokens."""
+    seeds = batch_seeds(job, index)
+    whole = run_tokens(job, batch.positions, batch.origin, seeds)
+    if job.step.overlap == "none":
+        return whole
+    first, second = (
+        run_tokens(job, batch.positions[h::2], batch.origin[h::2], seeds) for h in (0, 1)
+    )
+    return replace(whole, halves=(first, second))
+
+
+def run_tokens(
+    job: Job,
+    positions: NDArray[np.int64],
+    origin: NDArray[np.int32],
+    seeds: NDArray[np.uint64],
+) -> BatchResult:
+    """Dispatch the tokens [T] and price them on every network."""
+    return price(job, dispatch_tokens(job, positions, origin, seeds))
+
+
+def batch_seeds(job: Job, index: int) -> NDArray[np.uint64]:
+    """Return a seed a layer, [M], for the dispatch of batch ``index``."""
+    rng = np.random.default_rng([job.seed, index])
+    return rng.integers(2**63, size=job.trace.num_layers).astype(np.uint64)
+
+
+def dispatch_tokens(
+    job: Job,
+    positions: NDArray[np.int64],
+    origin: NDArray[np.int32],
+    seeds: NDArray[np.uint64],
+) -> Traffic:
+    """Return what the tokens [T] send and compute in every layer."""
+    devices = job.tables.num_devices
+    copies, slot_load = dispatch_batch(
+        job.trace.experts,
+        positions,
+        origin,
+        job.tables,
+        job.dispatch,
+        job.row_of,
+        seeds,
+        job.shared_expert,
+    )
+    tokens_at = np.bincount(origin, minlength=devices)
+    seconds = device_seconds(
+        slot_load,
+        tokens_at,
+        devices,
+        job.model,
+        job.device,
+        job.step.tile_tokens,
+        shared_routed=job.shared_expert >= 0,
+    )
+    if job.devices is not None:
+        copies = embed(copies, job.devices, job.networks[0].topology.num_devices)
+    other = other_seconds(
+        float(tokens_at.max()), job.model, job.device, job.workload.phase, job.step.context_tokens
+    )
+    passes = 3.0 if job.workload.phase == "training" else 1.0  # forward and twice that back
+    return Traffic(
+        copies=copies,
+        compute=seconds.max(axis=1),
+        other=other * passes * job.trace.num_layers / job.model.num_layers,
+        device_load=slot_load.reshape(len(slot_load), devices, -1).sum(axis=2).astype(np.float64),
+        tokens=len(positions),
+    )
+
+
+def price(job: Job, traffic: Traffic) -> BatchResult:
+    """Return what the traffic costs on each of the job's networks."""
+    model, copies, load = job.model, traffic.copies, traffic.device_load
+    there = copies * np.float32(model.dispatch_bytes)
+    back = np.ascontiguousarray(copies.transpose(0, 2, 1)) * np.float32(model.combine_bytes)
+    sent = there + back
+    gradient = None
+    if job.workload.phase == "training":
+        gradient = copies * np.float32(model.combine_bytes)
+        sent += gradient + back
+    times = [
+        _network_times(network, job, there, back, gradient, traffic.compute)
+        for network in job.networks
+    ]
+    dispatch, combine, backward, bound = (np.stack(part) for part in zip(*times, strict=True))
+    row = np.arange(copies.shape[1]) // job.grid[1]
+    return BatchResult(
+        dispatch=dispatch,
+        combine=combine,
+        backward=backward,
+        bound=bound,
+        compute=traffic.compute,
+        other=traffic.other,
+        # Without tokens, as in half a batch of one token, every device has the same.
+        max_over_mean=load.max(axis=1) / load.mean(axis=1)
+        if traffic.tokens
+        else np.ones(len(load)),
+        remote_bytes=sent.sum(axis=(1, 2), dtype=np.float64),
+        cross_row_bytes=sent[:, row[:, None] != row[None]].sum(axis=1, dtype=np.float64),
+        demand=sent.sum(axis=0, dtype=np.float64),
+        device_load=load,
+        tokens=traffic.tokens,
+    )
+
+
+def embed(
+    copies: NDArray[np.float32], devices: NDArray[np.int64], num_devices: int
+) -> NDArray[np.float32]:
+    """Return copies [M, n, n] between a group's ``devices`` [n] as copies [M, N, N] between all."""
+    out = np.zeros((len(copies), num_devices, num_devices), dtype=np.float32)
+    out[:, devices[:, None], devices[None]] = copies
+    return out
+
+
+def _network_times(
+    network: Network,
+    job: Job,
+    there: NDArray[np.float32],
+    back: NDArray[np.float32],
+    gradient: NDArray[np.float32] | None,
+    compute: FloatArray,
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Return dispatch, combine, backward and bound seconds, [M] each.
+
+    Backward: the gradients of combine go out as dispatch did, those of dispatch come back as
+    combine did, both in BF16; the GEMMs take twice the forward time.
+    """
+    overhead = job.step.collective_overhead
+
+    def all_to_all(demand: NDArray[np.float32]) -> FloatArray:
+        return overhead + network.routing.transfer_time(demand, network.offset, network.capacity)
+
+    dispatch, combine = all_to_all(there), all_to_all(back)
+    if job.dispatch.needs_counts:
+        dispatch = dispatch + overhead + network.gather_seconds
+    backward = np.zeros_like(dispatch)
+    if gradient is not None:
+        backward = all_to_all(gradient) + combine + 2.0 * compute
+    bound = node_cut_batch(network.topology, there) + node_cut_batch(network.topology, back)
+    return dispatch, combine, backward, bound
