@@ -20,6 +20,12 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_typ
 from topomoe.topologies.errors import InputError, unknown
 
 T = TypeVar("T")
+# By parser: the placeholder and the default's text in a flag's help.
+_QUANTITIES: Mapping[str, tuple[str, Callable[[float], str]]] = {
+    "bandwidth": ("400Gbps", lambda value: f"{value * 8e-9:g}Gbps"),
+    "seconds": ("10us", lambda value: f"{value * 1e6:g}us"),
+    "size": ("4KiB", lambda value: f"{value:g}B"),
+}
 
 
 def field_docs(cls: type) -> dict[str, str]:
@@ -201,7 +207,7 @@ def flag_parameters(cls: type, option: Callable[..., Any]) -> list[inspect.Param
     parameters = []
     for name, (_, kind, default, doc) in leaves(cls).items():
         flag = f"--{name.replace('_', '-')}"
-        shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+        shown = _shown(kind, default)
         text = f"{doc} [default: {shown}]" if shown not in (None, "") else doc
         if kind is bool:
             annotation: Any = bool | None
@@ -222,11 +228,18 @@ def flag_parameters(cls: type, option: Callable[..., Any]) -> list[inspect.Param
     return parameters
 
 
+def _shown(kind: Any, default: Any) -> Any:
+    """Return a default as help shows it: lists as flags take them, quantities with their unit."""
+    if isinstance(default, tuple):
+        return ",".join(map(str, default))
+    if get_origin(kind) is Annotated:
+        return _QUANTITIES[get_args(kind)[1].__name__][1](default)
+    return default
+
+
 def _metavar(kind: Any) -> str:
     if get_origin(kind) is tuple:
         return "A,B"
     if get_origin(kind) is Annotated:
-        return {"bandwidth": "400Gbps", "seconds": "10us", "size": "4KiB"}[
-            get_args(kind)[1].__name__
-        ]
+        return _QUANTITIES[get_args(kind)[1].__name__][0]
     return {int: "N", float: "X"}.get(kind, "TEXT")

@@ -10,9 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from topomoe.demand import (
-    DispatchSettings,
-)
+from topomoe.demand import DispatchSettings
 from topomoe.model import MoEModel
 from topomoe.placement import Placement
 from topomoe.pricing import BatchResult, Job, make_job, run_batch
