@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from topomoe.topologies.errors import InputError, unknown
+from topomoe.topologies.optical import BASES
 from topomoe.topologies.registry import EDGE_LIST_ENDINGS, make
 from topomoe.topologies.topology import Topology
 
@@ -66,12 +67,18 @@ def _optical(
             raise InputError(f"optical needs ports >= 2 (circuits and base), got {ports}")
         base_ports = min(max(1, round(base_share * ports)), ports - 1)
         base_share, ports = base_ports / ports, ports - base_ports
+    base = options.pop("base", "leaf-spine")
+    if isinstance(base, str) and base != "none":
+        if base not in BASES:
+            raise unknown("optical base", base, [*BASES, "none"])
+        unit = make(base, grid, 1.0, latency)
+        base = _scaled(unit, base_share * injection / float(unit.injection.max()))
     return make(
         "optical",
         grid,
         (1.0 - base_share) * injection / ports,
         latency,
-        base_bandwidth=base_share * injection,
+        base=base,
         degree=ports,
         **options,
     )

@@ -83,7 +83,7 @@ def optical(
             latency=link_latency,
             optical=is_optical,
             grid=grid,
-            default_routing="ecmp" if base_topology is None else "hybrid",
+            default_routing="hybrid" if len(pairs) and base_topology is not None else "ecmp",
             parameters={
                 "kind": "optical",
                 "wiring": wiring,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +40,13 @@ class Network:
     topology: Topology
     routing: Routing
     offset: FloatArray | None  # [N, N] seconds
-    gather_seconds: float  # an all-gather of expert counts
+    counts: NDArray[np.float64]  # [1, N, N] bytes of an all-gather of expert counts
     capacity: FloatArray | None = None  # [L] left by other traffic; None: the links' own
+
+    @cached_property
+    def gather_seconds(self) -> float:
+        """Seconds of an all-gather of expert counts."""
+        return float(self.routing.transfer_time(self.counts, self.offset, self.capacity)[0])
 
     @staticmethod
     def of(
@@ -67,8 +74,7 @@ class Network:
                 f"{topology.name}: {used.name} has no path from device {lost[0, 0]} "
                 f"to device {lost[0, 1]}"
             )
-        gather = float(used.transfer_time(counts, offset)[0])
-        return Network(topology, used, offset, gather)
+        return Network(topology, used, offset, counts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,17 +255,13 @@ def price(job: Job, traffic: Traffic) -> BatchResult:
     model, copies, load = job.model, traffic.copies, traffic.device_load
     there = copies * np.float32(model.dispatch_bytes)
     back = np.ascontiguousarray(copies.transpose(0, 2, 1)) * np.float32(model.combine_bytes)
-    sent = there + back
-    gradient = None
-    if job.workload.phase == "training":
-        gradient = copies * np.float32(model.combine_bytes)
-        sent += gradient + back
+    training = job.workload.phase == "training"
+    gradient = copies * np.float32(model.combine_bytes) if training else None
     times = [
         _network_times(network, job, there, back, gradient, traffic.compute)
         for network in job.networks
     ]
     dispatch, combine, backward, bound = (np.stack(part) for part in zip(*times, strict=True))
-    row = np.arange(copies.shape[1]) // job.grid[1]
     return BatchResult(
         dispatch=dispatch,
         combine=combine,
@@ -271,12 +273,38 @@ def price(job: Job, traffic: Traffic) -> BatchResult:
         max_over_mean=load.max(axis=1) / load.mean(axis=1)
         if traffic.tokens
         else np.ones(len(load)),
-        remote_bytes=sent.sum(axis=(1, 2), dtype=np.float64),
-        cross_row_bytes=sent[:, row[:, None] != row[None]].sum(axis=1, dtype=np.float64),
-        demand=sent.sum(axis=0, dtype=np.float64),
         device_load=load,
         tokens=traffic.tokens,
+        **sent_bytes(job, traffic),
     )
+
+
+class SentBytes(TypedDict):
+    """The fields of a ``BatchResult`` that count bytes."""
+
+    remote_bytes: FloatArray
+    cross_row_bytes: FloatArray
+    demand: FloatArray
+
+
+def sent_bytes(job: Job, traffic: Traffic) -> SentBytes:
+    """Return the bytes that the traffic puts on a network, there and back, whatever the network.
+
+    Training sends both once more: the gradients of combine out, those of dispatch back.
+    """
+    copies, model = traffic.copies, job.model
+    out = float(model.dispatch_bytes)
+    back = float(model.combine_bytes)
+    if job.workload.phase == "training":
+        out, back = out + model.combine_bytes, 2.0 * back
+    transposed = copies.transpose(0, 2, 1)
+    sent = copies * np.float32(out) + transposed * np.float32(back)
+    row = np.arange(copies.shape[1]) // job.grid[1]
+    return {
+        "remote_bytes": sent.sum(axis=(1, 2), dtype=np.float64),
+        "cross_row_bytes": sent[:, row[:, None] != row[None]].sum(axis=1, dtype=np.float64),
+        "demand": sent.sum(axis=0, dtype=np.float64),
+    }
 
 
 def embed(
@@ -313,4 +341,5 @@ def _network_times(
     if gradient is not None:
         backward = all_to_all(gradient) + combine + 2.0 * compute
     bound = node_cut_batch(network.topology, there) + node_cut_batch(network.topology, back)
-    return dispatch, combine, backward, bound
+    # Loads are summed in float32, the bound in float64: their last digits may cross.
+    return dispatch, combine, backward, np.minimum(bound, dispatch + combine)
