@@ -328,6 +328,8 @@ def test_train_evaluate_and_plot(topomoe: Call, trained: Path, tmp_path: Path) -
     for agent in ("never-switch", "hysteresis", "clairvoyant", "ppo"):
         assert agent in out
     results = pd.read_parquet(folder / "results.parquet")
+    written = [tomllib.loads((run / "config.toml").read_text()) for run in (folder, trained)]
+    assert written[0]["problem"] == written[1]["problem"]  # the scenario that really ran
     assert set(results["record"]) == {"episode", "summary", "timeline", "curve"}
     summary = results[results["record"] == "summary"].set_index("agent")
     assert summary.loc["never-switch", "ratio_to_never_switch"] == 1.0

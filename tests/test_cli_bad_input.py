@@ -401,7 +401,11 @@ EVALUATE_CASES: dict[str, tuple[str, ...]] = {
     "--agents {bad}/no-seed": ("{bad}/no-seed: holds no trained agent",),
     "--agents {bad}/train,{bad}/../{name}/train": ("agents must differ in name",),
     "--agents rotor,{bad}/rotor": ("agents must differ in name", "{bad}/rotor"),
-    "--agents {bad}/train,{bad}/other": ("{bad}/other/seed-0", "another environment", "'rows'"),
+    "--agents {bad}/train,{bad}/other": (
+        "configurations is ('mesh', 'torus')",
+        "{bad}/other",
+        "'rows'",
+    ),
     "--agents {bad}/agent-names": ("{bad}/agent-names/seed-0", "another environment"),
     "--agents {bad}/agent-weights": ("policy.safetensors", "SHA-256"),
     "--agents {bad}/agent-half": ("{bad}/agent-half/seed-0/policy.safetensors: cannot be read",),

@@ -44,7 +44,9 @@ def build(
     if name.endswith(EDGE_LIST_ENDINGS):
         if topology.num_devices == grid[0] * grid[1]:
             topology = replace(topology, grid=grid)
-        return _scaled(topology, injection / float(topology.injection.max()))
+        scale = injection / float(topology.injection.max())
+        scaled = _scaled(topology, scale)
+        return replace(scaled, parameters={**scaled.parameters, "scale": scale})
     degree = int(topology.device_degree.max())
     if normalise == "iso-injection":
         return _scaled(topology, 1.0 / degree)

@@ -110,6 +110,17 @@ class Topology:
         total = np.bincount(self.links[:, 0], weights=self.capacity, minlength=self.num_nodes)
         return np.asarray(total[: self.num_devices], dtype=np.float64)
 
+    @cached_property
+    def least_hops(self) -> FloatArray:
+        """Links on the shortest path between devices, [N, N]; infinite where there is none."""
+        from scipy.sparse import csr_array
+        from scipy.sparse.csgraph import dijkstra
+
+        tail, head = self.links.T
+        graph = csr_array((np.ones(self.num_links), (tail, head)), shape=(self.num_nodes,) * 2)
+        distance = dijkstra(graph, unweighted=True, indices=np.arange(self.num_devices))
+        return np.asarray(distance[:, : self.num_devices], dtype=np.float64)
+
     def link_ids(self, tail: NDArray[Any], head: NDArray[Any]) -> IntArray:
         """Return the id of the link from each ``tail`` to each ``head``; -1 where there is none."""
         keys = self.links[:, 0] * self.num_nodes + self.links[:, 1]

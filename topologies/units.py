@@ -71,6 +71,8 @@ def size(value: str | float, field: str = "size") -> float:
     if not isinstance(value, str):
         return _positive(value, field, zero=True)
     number, unit = _split(value, field, "64KiB or 4kB")
+    if unit == "" and number == 0:
+        return 0.0
     scale = {**_PREFIX, **_BINARY}.get(unit.removesuffix("B"))
     if not unit.endswith("B") or scale is None:
         raise InputError(f"{field} must have a unit such as B, KiB or MB, got {value!r}")

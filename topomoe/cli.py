@@ -21,6 +21,8 @@ from topomoe.simulate_settings import SimulateSettings
 from topomoe.study_settings import StudySettings
 from topomoe.topologies.errors import InputError
 
+INTERRUPTED = 130  # exit status of a command that was stopped from the keyboard
+
 app = typer.Typer(
     name="topomoe",
     help="Where should the experts sit, how should the network be wired and rewired, how should "
@@ -78,7 +80,7 @@ def study(
     settings = merge(StudySettings, config, flags)
     from topomoe.progress import progress_bars
     from topomoe.run_folder import RunFolder
-    from topomoe.study import prepare, run_study
+    from topomoe.study import fastest, prepare, run_study
 
     given = prepare(settings)
     folder = RunFolder.start(
@@ -88,6 +90,7 @@ def study(
     if not (folder.path / "results.parquet").is_file():
         with progress_bars() as progress:
             run_study(settings, given, folder, progress)
+    say_table("Fastest MoE layers", fastest(folder))
     redraw(folder)
 
 
@@ -241,7 +244,7 @@ def evaluate(
     from topomoe.commands.evaluate import evaluate_agents, prepare_evaluation, summary_rows
     from topomoe.run_folder import RunFolder
 
-    given = prepare_evaluation(settings)
+    settings, given = prepare_evaluation(settings)
     folder = RunFolder.start(out, "evaluate", to_dict(settings), overwrite=overwrite)
     result = evaluate_agents(given, folder)
     say_table(f"Held-out episodes, {given.test.switching} configurations", summary_rows(result))
@@ -307,30 +310,44 @@ def say_all(lines: tuple[str, ...]) -> None:
 
 
 def say_table(title: str, rows: list[dict[str, str]]) -> None:
-    """Print rows as a table; plain text where the output is not a terminal."""
+    """Print rows as a table; turned on its side where the terminal is too narrow for it."""
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
 
-    table = Table()
-    for number, column in enumerate(rows[0]):
-        table.add_column(column, justify="left" if number == 0 else "right")
-    for row in rows:
-        table.add_row(*row.values())
-    width = None if sys.stdout.isatty() else 160
-    console = Console(width=width)
+    def width_of(table: Table) -> int:
+        return Measurement.get(console, console.options.update(width=10_000), table).maximum
+
+    def table_of(header: list[str], body: list[list[str]]) -> Table:
+        table = Table()
+        for number, column in enumerate(header):
+            table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
+        for line in body:
+            table.add_row(*line)
+        return table
+
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    names = list(rows[0])
+    table = table_of(names, [list(row.values()) for row in rows])
+    if width_of(table) > console.width:
+        header = [names[0], *(row[names[0]] for row in rows)]
+        table = table_of(header, [[n, *(row[n] for row in rows)] for n in names[1:]])
     console.print(title, soft_wrap=True)
-    console.print(table)
+    # A table still wider than the terminal keeps its numbers whole: the terminal wraps its lines.
+    console.print(table, width=max(console.width, width_of(table)), crop=False, no_wrap=True)
 
 
 def main() -> None:
     """Run the command line; turn bad input into one line and exit status 2."""
     try:
         status = app(standalone_mode=False)
+        if status == INTERRUPTED:
+            fail("interrupted; --resume continues a study or a training", INTERRUPTED)
         sys.exit(status if isinstance(status, int) else 0)
     except InputError as error:
         fail(str(error), 2)
     except (typer.Abort, KeyboardInterrupt):
-        fail("interrupted", 130)
+        fail("interrupted; --resume continues a study or a training", INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from topomoe.topologies.kernel import kernel
 
 COPIES_DEVICE = 0  # one copy per token and destination device
-COPIES_EXPERT = 1  # one copy per token and chosen expert
 COPIES_NODE_RELAY = 2  # one copy per token and destination node, forwarded inside
 
 BY_SHARE = 0  # replicas in proportion to their shares

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from topomoe.model import MoEModel, match_model, model_preset
+from topomoe.simulate_settings import SimulateSettings
 from topomoe.step import FloatArray
+from topomoe.study_settings import StudySettings
 from topomoe.synthetic import synthetic_trace
+from topomoe.topologies import budget
 from topomoe.topologies.errors import InputError
+from topomoe.topologies.topology import Topology
 from topomoe.trace import RoutingTrace, load_trace
-
-if TYPE_CHECKING:
-    pass
 
 
 def least_exact_slots(experts: int, devices: int) -> int:
@@ -53,3 +54,36 @@ def load_or_make(
             )
         return model, trace
     return match_model(trace.num_layers, trace.num_experts, trace.top_k), trace
+
+
+def topology_at_budget(
+    settings: StudySettings | SimulateSettings, name: str, grid: tuple[int, int]
+) -> Topology:
+    """Return the named topology at the settings' budget; InputError where it does not fit."""
+    options: dict[str, Any] = {}
+    if name == "optical":
+        options = {"circuits": settings.circuits, "seed": settings.seed}
+    topology = budget.build(
+        name,
+        grid,
+        settings.bandwidth,
+        settings.latency,
+        settings.normalise,
+        settings.base_share,
+        settings.ports,
+        **options,
+    )
+    if topology.num_devices != grid[0] * grid[1]:
+        raise InputError(f"{name} has {topology.num_devices} devices, the grid {grid[0]}x{grid[1]}")
+    return topology
+
+
+def scale_note(settings: StudySettings | SimulateSettings, topology: Topology) -> tuple[str, ...]:
+    """Return what to tell of a topology from a file: how its capacities were brought to budget."""
+    scale = topology.parameters.get("scale", 1.0)
+    if scale == 1.0:
+        return ()
+    return (
+        f"{topology.name}: capacities scaled by {scale:g}, so that at most "
+        f"{settings.bandwidth * 8e-9:g} Gbit/s leave a device",
+    )

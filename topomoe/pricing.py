@@ -22,6 +22,7 @@ from topomoe.demand import (
 )
 from topomoe.model import Device, MoEModel, device_preset, match_model, model_preset
 from topomoe.network.bottleneck import path_offset
+from topomoe.network.capacity_bound import capacity_bound_batch
 from topomoe.network.node_cut import node_cut_batch
 from topomoe.placement import Placement
 from topomoe.routing_trace import RoutingTrace
@@ -335,11 +336,15 @@ def _network_times(
         return overhead + network.routing.transfer_time(demand, network.offset, network.capacity)
 
     dispatch, combine = all_to_all(there), all_to_all(back)
-    if job.dispatch.needs_counts:
-        dispatch = dispatch + overhead + network.gather_seconds
+    waiting = overhead + network.gather_seconds if job.dispatch.needs_counts else 0.0
+    dispatch = dispatch + waiting
     backward = np.zeros_like(dispatch)
     if gradient is not None:
         backward = all_to_all(gradient) + combine + 2.0 * compute
-    bound = node_cut_batch(network.topology, there) + node_cut_batch(network.topology, back)
+    bound = np.full(len(dispatch), waiting)
+    for demand in (there, back):
+        cut = node_cut_batch(network.topology, demand)
+        volume = capacity_bound_batch(network.topology, demand)
+        bound = bound + overhead + np.maximum(cut, volume)
     # Loads are summed in float32, the bound in float64: their last digits may cross.
     return dispatch, combine, backward, np.minimum(bound, dispatch + combine)

@@ -21,6 +21,7 @@ from topomoe.topologies.routing.routing import Routing
 from topomoe.topologies.topology import Topology
 from topomoe.workload import Batch, WorkloadSettings, coverage, make_batches
 
+LEAST_REQUESTS = 5  # behind an interval: fewer say nothing of other requests
 RESAMPLE_BATCHES = 8  # batches behind each bootstrap resample of the requests
 
 
@@ -158,7 +159,7 @@ def collect(
 
     times = _times(results, network)
     interval = None
-    if means is not None:
+    if means is not None and requests >= LEAST_REQUESTS:
         # Resampled trace by resampled trace, how far the mean moves; centred on the mean itself.
         low, high = np.percentile(means, [2.5, 97.5]) - means.mean()
         centre = float(times.step.mean())

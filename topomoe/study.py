@@ -22,7 +22,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from topomoe.demand import check_node_size
-from topomoe.inputs import expert_load, least_exact_slots, load_or_make
+from topomoe.inputs import (
+    expert_load,
+    least_exact_slots,
+    load_or_make,
+    scale_note,
+    topology_at_budget,
+)
 from topomoe.model import MoEModel
 from topomoe.patterns import PATTERNS, pattern_demand
 from topomoe.placement import Placement, place
@@ -41,7 +47,6 @@ from topomoe.study_rows import (
     summary_row,
 )
 from topomoe.study_settings import StudySettings
-from topomoe.topologies import budget
 from topomoe.topologies.circuits import check_wiring
 from topomoe.topologies.errors import InputError
 from topomoe.topologies.registry import parse_grid
@@ -104,12 +109,10 @@ def prepare(settings: StudySettings) -> StudyInput:
     _check(settings, trace, grid, slots)
     patterns, pattern_notes = patterns_of(grid)
     networks, others = [], []
+    scale_notes: tuple[str, ...] = ()
     for name in settings.topologies:
-        topology = build_topology(settings, name, grid)
-        if topology.num_devices != devices:
-            raise InputError(
-                f"{name} has {topology.num_devices} devices, the grid {grid[0]}x{grid[1]}"
-            )
+        topology = topology_at_budget(settings, name, grid)
+        scale_notes += scale_note(settings, topology)
         default = route(topology)
         networks.append((name, topology, default))
         for policy in settings.routings:
@@ -126,7 +129,7 @@ def prepare(settings: StudySettings) -> StudyInput:
         tuple(networks),
         tuple(others),
         patterns,
-        (*pattern_notes, *trace.notes, *workload_notes(test, settings.workload)),
+        (*scale_notes, *pattern_notes, *trace.notes, *workload_notes(test, settings.workload)),
     )
 
 
@@ -154,25 +157,8 @@ def patterns_of(grid: tuple[int, int]) -> tuple[tuple[str, ...], tuple[str, ...]
     return tuple(found), tuple(notes)
 
 
-def build_topology(settings: StudySettings, name: str, grid: tuple[int, int]) -> Topology:
-    """Return a topology of the study at its budget."""
-    options: dict[str, Any] = {}
-    if name == "optical":
-        options = {"circuits": settings.circuits, "seed": settings.seed}
-    return budget.build(
-        name,
-        grid,
-        settings.bandwidth,
-        settings.latency,
-        settings.normalise,
-        settings.base_share,
-        settings.ports,
-        **options,
-    )
-
-
 def _first_topology(settings: StudySettings, grid: tuple[int, int]) -> Topology:
-    return build_topology(settings, settings.topologies[0], grid)
+    return topology_at_budget(settings, settings.topologies[0], grid)
 
 
 def _try_route(topology: Topology, policy: str, seed: int) -> Routing | None:
@@ -224,6 +210,26 @@ def run_study(
     frames.append(pattern_rows(settings, given.grid, given.networks, given.patterns, progress))
     results = pd.concat(frames, ignore_index=True).reindex(columns=list(COLUMNS))
     folder.finish(results)
+
+
+def fastest(folder: RunFolder, most: int = 5) -> list[dict[str, str]]:
+    """Return the combinations with the fastest MoE layers of a finished study, as text."""
+    results = folder.results()
+    rows = results[results["record"] == "summary"].sort_values("moe_s", kind="stable")
+    network = rows["dispatch_s"] + rows["combine_s"]
+    table = {
+        "topology": rows["topology"],
+        "routing": rows["routing"],
+        "placement": rows["placement"],
+        "replicas": rows["replica_routing"],
+        "MoE ms": (1e3 * rows["moe_s"]).map("{:.3f}".format),
+        "p99": (1e3 * rows["moe_p99_s"]).map("{:.3f}".format),
+        "network / bound": (network / rows["network_bound_s"]).map("{:.2f}".format),
+    }
+    return [
+        {name: str(column.iloc[place]) for name, column in table.items()}
+        for place in range(min(most, len(rows)))
+    ]
 
 
 def _run_unit(

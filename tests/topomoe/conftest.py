@@ -23,7 +23,7 @@ def run_small_study(path: Path, notes: tuple[str, ...] = (), **changes: object) 
         "slots": 16,
         "topologies": ("leaf-spine", "mesh", "twisted-torus", "optical"),
         "placements": ("contiguous", "eplb", "exact"),
-        "synthetic_requests": 8,
+        "synthetic_requests": 12,
         "pattern_draws": 3,
         "resamples": 2,
         "workload": WorkloadSettings(batches=4, batch_tokens=128),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import networkx as nx
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from topomoe.network import bottleneck
+from topomoe.network import bottleneck, capacity_bound
 from topomoe.topologies import InputError, Routing, Topology, from_links, make, route
 
 CAPACITY = 12.5e9  # 100 Gb/s
@@ -379,3 +380,18 @@ def test_a_routing_over_another_topology_is_refused() -> None:
     topology = make("torus", grid=(4, 4))
     with pytest.raises(InputError, match="routing is over another topology"):
         bottleneck(topology, NETWORKS["torus"][1], np.ones((16, 16)))
+
+
+def test_the_capacity_bound_meets_symmetric_tori_and_is_below_every_bottleneck() -> None:
+    for name, policy in (("torus", None), ("mesh", None), ("leaf-spine", "d-mod-k")):
+        topology = make(name, grid=(6, 4), bandwidth="100Gbps", latency=0)
+        uniform = np.full((24, 24), 65536.0)
+        bound = capacity_bound(topology, uniform)
+        hops = [lengths for _, lengths in nx.all_pairs_shortest_path_length(topology.graph)]
+        total = sum(hops[a][b] for a in range(24) for b in range(24))
+        assert bound == pytest.approx(total * 65536.0 / topology.capacity.sum(), rel=1e-12)
+        assert bound <= bottleneck(topology, route(topology, policy), uniform)
+    square = make("torus", grid=(8, 8), bandwidth="100Gbps", latency=0)
+    uniform = np.full((64, 64), 65536.0)
+    time = bottleneck(square, route(square, "ecmp"), uniform)
+    assert capacity_bound(square, uniform) == pytest.approx(time, rel=1e-12)

@@ -13,8 +13,8 @@ import topomoe as tm
 from topomoe.compute import device_seconds, other_seconds
 from topomoe.demand import DispatchSettings, all_gather_bytes
 from topomoe.model import DEVICES, MODELS
-from topomoe.network import bottleneck, node_cut
-from topomoe.simulation import simulate_networks, total_batches
+from topomoe.network import bottleneck, capacity_bound, node_cut
+from topomoe.simulation import LEAST_REQUESTS, simulate_networks, total_batches
 from topomoe.step import SimulationResult, StepSettings
 from topomoe.topologies import InputError, Routing, Topology, from_links, make, route
 from topomoe.workload import WorkloadSettings, coverage, make_batches
@@ -104,7 +104,10 @@ def test_a_batch_costs_what_its_dispatch_costs_by_hand(name: str, mtu: float) ->
             for part, demand in (("dispatch", there), ("combine", back)):
                 wanted = overhead + bottleneck(topology, routing, demand, mtu or None)
                 assert getattr(result.times, part)[b, m] == pytest.approx(wanted, rel=1e-6)
-            bound = node_cut(topology, there) + node_cut(topology, back)
+            bound = sum(
+                overhead + max(node_cut(topology, part), capacity_bound(topology, part))
+                for part in (there, back)
+            )
             assert result.times.bound[b, m] == pytest.approx(bound, rel=1e-6)
             compute = device_seconds(load[None], start, 8, MODEL, DEVICES["h100"]).max()
             assert result.times.compute[b, m] == pytest.approx(compute, rel=1e-12)
@@ -391,10 +394,10 @@ def test_the_interval_of_the_mean_holds_the_mean_of_many_batches() -> None:
 
 
 def test_an_interval_over_fewer_requests_is_wider() -> None:
-    """Four requests, or the same four and sixty others."""
+    """Six requests, or the same six and fifty-eight others."""
     many = tm.synthetic_trace(MODEL.name, requests=64, positions=24).filter(layers=(0, 9))
     width = []
-    for trace in (many.select(range(4)), many):
+    for trace in (many.select(range(6)), many):
         placement = tm.place(many, devices=8, slots=16)
         result = simulate(
             trace=trace,
@@ -407,6 +410,11 @@ def test_an_interval_over_fewer_requests_is_wider() -> None:
         assert result.mean_interval is not None
         width.append(result.mean_interval[1] - result.mean_interval[0])
     assert width[0] > 2 * width[1]
+
+
+def test_too_few_requests_have_no_interval() -> None:
+    few = TRACE.select(range(LEAST_REQUESTS - 1))
+    assert simulate(trace=few, resamples=4).mean_interval is None
 
 
 def test_the_frame_has_a_row_a_batch_and_layer() -> None:

@@ -34,7 +34,7 @@ TINY = StudySettings(
     levels=(0.0, 0.8),
     resamples=2,
     pattern_draws=3,
-    synthetic_requests=8,
+    synthetic_requests=12,
     workload=WorkloadSettings(batches=4, batch_tokens=128),
 )
 UNITS = 4  # placements x replica routings

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from topomoe.agents.baselines import BASELINES, baseline
 from topomoe.agents.evaluate import Evaluation, evaluate
 from topomoe.agents.policy import Policy
-from topomoe.commands.settings import EvaluateSettings
+from topomoe.commands.settings import EvaluateSettings, TrainSettings
 from topomoe.commands.train import TEST, TRAINING
 from topomoe.envs.problem import SwitchingProblem
 from topomoe.envs.scenario import build_problems
-from topomoe.run_folder import RunFolder
+from topomoe.envs.scenario_settings import ScenarioSettings
+from topomoe.run_folder import CONFIG, RunFolder
+from topomoe.settings import merge
 from topomoe.topologies.errors import InputError, unknown
 
 if TYPE_CHECKING:
@@ -33,8 +35,11 @@ class EvaluateInput:
     learned: Mapping[str, Mapping[int, LearnedPolicy]]
 
 
-def prepare_evaluation(settings: EvaluateSettings) -> EvaluateInput:
-    """Load or build all that is compared; InputError for unknown names and unfit folders."""
+def prepare_evaluation(settings: EvaluateSettings) -> tuple[EvaluateSettings, EvaluateInput]:
+    """Load or build all that is compared; InputError for unknown names and unfit folders.
+
+    Where a trained folder is among the agents its scenario holds, and is in the settings returned.
+    """
     runs = [name for name in settings.agents if name not in BASELINES]
     for name in runs:
         if not name or not Path(name).is_dir():
@@ -42,6 +47,7 @@ def prepare_evaluation(settings: EvaluateSettings) -> EvaluateInput:
     if runs:
         training = SwitchingProblem.load(Path(runs[0]) / TRAINING)
         test = SwitchingProblem.load(Path(runs[0]) / TEST)
+        settings = replace(settings, problem=_stored_problem(runs, settings.problem))
     else:
         training, test = build_problems(settings.problem)
     learned = {_label(name): _load_seeds(Path(name), test) for name in runs}
@@ -55,7 +61,27 @@ def prepare_evaluation(settings: EvaluateSettings) -> EvaluateInput:
             policies[name] = baseline(name, training, test)
         else:
             policies[_label(name)] = dict(learned[_label(name)])
-    return EvaluateInput(training, test, policies, learned)
+    return settings, EvaluateInput(training, test, policies, learned)
+
+
+def _stored_problem(runs: list[str], asked: ScenarioSettings) -> ScenarioSettings:
+    """Return the scenario all the folders were trained on; InputError where one differs.
+
+    What was asked for beside the defaults must be what is stored.
+    """
+    stored = [merge(TrainSettings, str(Path(run) / CONFIG), {}).problem for run in runs]
+    for field in fields(ScenarioSettings):
+        here = getattr(stored[0], field.name)
+        for run, other in zip(runs[1:], stored[1:], strict=True):
+            if getattr(other, field.name) != here:
+                raise InputError(
+                    f"{field.name} is {here!r} in {runs[0]} and "
+                    f"{getattr(other, field.name)!r} in {run}"
+                )
+        wanted = getattr(asked, field.name)
+        if wanted not in (here, getattr(ScenarioSettings(), field.name)):
+            raise InputError(f"{field.name} is {here!r} in {runs[0]}, {wanted!r} was asked for")
+    return stored[0]
 
 
 def _label(folder: str) -> str:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from topomoe.groups import Group, partition, simulate_groups
-from topomoe.inputs import least_exact_slots, load_or_make
+from topomoe.inputs import least_exact_slots, load_or_make, scale_note, topology_at_budget
 from topomoe.model import MoEModel
 from topomoe.placement import Placement, load_placement, place
 from topomoe.run_folder import RunFolder
 from topomoe.settings import to_dict
 from topomoe.simulate_settings import SimulateSettings
 from topomoe.step import SimulationResult
-from topomoe.topologies import budget
 from topomoe.topologies.circuits import check_wiring
-from topomoe.topologies.errors import InputError
 from topomoe.topologies.registry import parse_grid
 from topomoe.topologies.routing import route
 from topomoe.topologies.routing.routing import Routing
@@ -45,23 +42,7 @@ def prepare_groups(settings: SimulateSettings) -> SimulateInput:
         settings.trace, settings.model, settings.synthetic_requests, settings.seed
     )
     train, test = trace.split(settings.test_fraction, settings.seed)
-    options: dict[str, Any] = {}
-    if settings.topology == "optical":
-        options = {"circuits": settings.circuits, "seed": settings.seed}
-    topology = budget.build(
-        settings.topology,
-        grid,
-        settings.bandwidth,
-        settings.latency,
-        settings.normalise,
-        settings.base_share,
-        settings.ports,
-        **options,
-    )
-    if topology.num_devices != grid[0] * grid[1]:
-        raise InputError(
-            f"{settings.topology} has {topology.num_devices} devices, the grid {grid[0]}x{grid[1]}"
-        )
+    topology = topology_at_budget(settings, settings.topology, grid)
     routing = route(topology, settings.routing or None)
     parts = partition(
         topology.num_devices,
@@ -74,7 +55,7 @@ def prepare_groups(settings: SimulateSettings) -> SimulateInput:
         tuple(Group(devices, test, placement, settings.workload, model) for devices in parts),
         topology,
         routing,
-        (*trace.notes, *workload_notes(test, settings.workload)),
+        (*scale_note(settings, topology), *trace.notes, *workload_notes(test, settings.workload)),
     )
 
 

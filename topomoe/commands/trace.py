@@ -37,6 +37,8 @@ def _domains(trace: RoutingTrace) -> Rows:
 def _load(trace: RoutingTrace) -> Rows:
     rows = []
     for name, values in stats.summary(trace).items():
+        if name in ("layer", "tokens"):  # the same in every layer, or its number
+            continue
         rows.append(
             {
                 "figure": name.replace("_", " "),
