@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from topomoe.run_folder import CONFIG, RunFolder
+from topomoe.simulation import LEAST_REQUESTS
 from topomoe.topologies.errors import InputError
 from topomoe.topologies.registry import parse_grid
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RESULTS = "results.parquet"
+EQUAL = 1e-6  # relative difference of times below which two are equal: loads are float32
 Group = tuple[str, str]  # placement, replica routing
 
 _NAMES = ("topology", "routing", "placement", "replica_routing")
@@ -112,6 +114,17 @@ class StudyResults:
         return short if [Path(n).name for n in self.topologies].count(short) == 1 else name
 
     @property
+    def has_intervals(self) -> bool:
+        """Whether the run resampled its requests, and enough of them for an interval."""
+        enough = int(self.summary["requests"].min()) >= LEAST_REQUESTS
+        return enough and bool(self.summary["step_low_s"].notna().all())
+
+    @property
+    def training(self) -> bool:
+        """Whether the steps are training steps, with a backward pass."""
+        return bool(self.config.get("workload", {}).get("phase") == "training")
+
+    @property
     def num_batches(self) -> int:
         """Batches behind every mean and percentile."""
         return int(self.rows("step")["batch"].max()) + 1
@@ -164,6 +177,16 @@ def read_study(folder: RunFolder) -> StudyResults:
             f"{path}: rows of other devices than the {devices} of the grid in {CONFIG}"
         )
     return results
+
+
+def counted(number: int, noun: str) -> str:
+    """Return the number with its noun, in the plural where it is one.
+
+    >>> counted(1, "request"), counted(2000, "MoE layer"), counted(3, "batch")
+    ('1 request', '2,000 MoE layers', '3 batches')
+    """
+    ending = "" if number == 1 else "es" if noun.endswith("ch") else "s"
+    return f"{number:,} {noun}{ending}"
 
 
 def _check(frame: pd.DataFrame, path: Path) -> None:

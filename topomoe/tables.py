@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from topomoe.run_folder import RunFolder
-from topomoe.study_results import StudyResults, gains, read_study
+from topomoe.simulation import LEAST_REQUESTS
+from topomoe.study_results import StudyResults, counted, gains, read_study
+from topomoe.study_rows import PATTERN_BYTES_PER_PAIR
 from topomoe.table_text import Cell, Table, decimals, latex, markdown
 from topomoe.topologies.files import write_atomic
 
@@ -49,7 +51,7 @@ def summary_table(results: StudyResults) -> Table:
     low, high = decimals(1e3 * rows["step_low_s"]), decimals(1e3 * rows["step_high_s"])
     places = max(low, high)
     interval = [
-        "n/a" if np.isnan(a) else f"{1e3 * a:.{places}f} to {1e3 * b:.{places}f}"
+        f"{1e3 * a:.{places}f} to {1e3 * b:.{places}f}" if results.has_intervals else "n/a"
         for a, b in zip(rows["step_low_s"], rows["step_high_s"], strict=True)
     ]
     columns = [
@@ -73,12 +75,13 @@ def summary_table(results: StudyResults) -> Table:
     return _table(
         "summary",
         "Topology, placement and routing",
-        f"Means and percentiles over {results.num_batches} batches, behind which stand "
-        f"{_distinct(rows['requests'])} distinct held-out requests and "
-        f"{_distinct(rows['positions'])} distinct token positions. MoE: all MoE layers of a step; "
-        "step: with attention and dense layers; interval: of the mean step, over bootstrapped "
-        "requests; over its bound: dispatch + combine over the least that any routing needs on "
-        "that topology with that placement (a bad placement has a high bound); max/mean load: "
+        f"Means and percentiles over {counted(results.num_batches, 'batch')}, behind which stand "
+        f"{_distinct(rows['requests'], 'distinct held-out request')} and "
+        f"{_distinct(rows['positions'], 'distinct token position')}. MoE: all MoE layers of a "
+        "step; step: with attention and dense layers; interval: of the mean step, over "
+        f"bootstrapped requests (n/a without them, or of fewer than {LEAST_REQUESTS}); over its "
+        "bound: dispatch + combine over a time that no routing beats on that topology with that "
+        "placement (a bad placement has a high bound); max/mean load: "
         "busiest device, a batch and layer; remote: bytes on the network in a step. Bold: the "
         "least of a column.",
         columns,
@@ -88,6 +91,8 @@ def summary_table(results: StudyResults) -> Table:
 def gains_table(results: StudyResults) -> Table:
     """Return what each change alone does: routing, placement, replica routing, topology."""
     rows = gains(results)
+    least = rows.groupby("kind")["ratio"].transform("min")
+    faster = least.where(least.round(decimals(rows["ratio"])) < 1)  # as written, not 1.000
     columns = [
         _text("change", rows["kind"]),
         _text("topology", map(results.topology_label, rows["topology"])),
@@ -97,7 +102,7 @@ def gains_table(results: StudyResults) -> Table:
         _text("to", map(results.topology_label, rows["choice"])),
         _numbers("MoE from (ms)", 1e3 * rows["reference_s"], best=False),
         _numbers("MoE to (ms)", 1e3 * rows["moe_s"], best=False),
-        _numbers("to/from", rows["ratio"], best=rows.groupby("kind")["ratio"].transform("min")),
+        _numbers("to/from", rows["ratio"], best=faster),
     ]
     first = results.groups[0]
     return _table(
@@ -106,7 +111,7 @@ def gains_table(results: StudyResults) -> Table:
         "Mean time of the MoE layers after one change alone; to/from below 1 is faster. Routing: "
         f"from the topology's default; placement: from {first[0]}; replica routing: from "
         f"{first[1]}; topology: from the fastest one with the same placement, so 1 is its least. "
-        "Bold: the least of each kind of change.",
+        "Bold: the least of each kind of change, where it is faster.",
         columns,
     )
 
@@ -174,8 +179,10 @@ def patterns_table(results: StudyResults) -> Table:
     return Table(
         "patterns",
         "Traffic patterns",
-        f"Transfer time in ms, mean (99th percentile) of {draws} seeded draws, under default "
-        "routings; level 0 is exactly uniform, 1 the full pattern. Bold: the least mean of a row.",
+        "Transfer time in ms, mean (99th percentile) of "
+        f"{counted(draws, 'seeded draw')}, under default routings, of "
+        f"{PATTERN_BYTES_PER_PAIR / 1024:g} KiB a pair of devices on average; level 0 is exactly "
+        "uniform, 1 the full pattern. Bold: the least mean of a row.",
         ("pattern", "level", *(f"{results.topology_label(n)} (ms)" for n in results.topologies)),
         (False, *[True] * (1 + len(results.topologies))),
         tuple(body),
@@ -218,6 +225,6 @@ def _numbers(
     return header, True, [Cell(t, t == b) for t, b in zip(texts, least, strict=True)]
 
 
-def _distinct(values: pd.Series[float]) -> str:
+def _distinct(values: pd.Series[float], noun: str) -> str:
     low, high = int(values.min()), int(values.max())
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    return counted(high, noun) if low == high else f"{low:,} to {counted(high, noun)}"

@@ -4,18 +4,39 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 
 from topomoe import topologies
-from topomoe.plots import FIGURES, draw_study, gains, link_load, moe_time, step_time
-from topomoe.plots.link_geometry import link_kinds, near_segments, tiers, wrap_segments
+from topomoe.plots import (
+    FIGURES,
+    draw_study,
+    evaluation,
+    gains,
+    layer_time,
+    link_load,
+    moe_time,
+    pattern_time,
+    step_time,
+)
+from topomoe.plots.link_geometry import (
+    chord_curves,
+    link_kinds,
+    near_segments,
+    overhang,
+    tiers,
+    wrap_segments,
+)
 from topomoe.plots.style import log_ticks, look, save, topology_styles
 from topomoe.run_folder import RunFolder
 from topomoe.study_results import read_study
@@ -178,6 +199,128 @@ def test_wraps_leave_the_grid_on_one_side_and_come_back_on_the_other() -> None:
     assert leaves[1, 0] > 3
     assert returns[1].tolist() == [0, 0]
     assert returns[0, 0] < 0
+
+
+def test_the_one_combination_of_a_study_is_drawn_once(small_study: RunFolder) -> None:
+    results = read_study(small_study)
+    with look():
+        assert len(layer_time.draw(results).axes) == 2
+    only = results.frame["topology"].eq("mesh") & results.frame["placement"].eq("exact")
+    one = replace(
+        results, frame=results.frame[only & results.frame["routing"].eq("dimension-order")]
+    )
+    with look():
+        axes = layer_time.draw(one).axes
+    assert [axis.get_title() for axis in axes] == ["mesh, exact"]
+
+
+@pytest.mark.parametrize(("kept", "said"), [(4, "all 4 panels"), (2, "all 2 panels"), (1, "")])
+def test_the_pattern_caption_counts_its_panels(
+    small_study: RunFolder, kept: int, said: str
+) -> None:
+    results = read_study(small_study)
+    names = list(results.rows("pattern")["pattern"].unique())[:kept]
+    frame = results.frame
+    frame = frame[(frame["record"] != "pattern") | frame["pattern"].isin(names)]
+    text = pattern_time.caption(replace(results, frame=frame))
+    assert "64 KiB a pair" in text
+    assert said in text
+    assert ("panels" in text) == (kept > 1)
+
+
+def test_the_link_caption_counts_the_backward_pass_in_training(small_study: RunFolder) -> None:
+    results = read_study(small_study)
+    training = replace(results, config={**results.config, "workload": {"phase": "training"}})
+    assert "bytes of dispatch and combine over" in link_load.caption(results)
+    assert "bytes of all all-to-alls" in link_load.caption(training)
+
+
+@pytest.mark.parametrize("grid", [(2, 4), (32, 32)])
+def test_circuits_stay_inside_their_panel(grid: tuple[int, int]) -> None:
+    rows, columns = grid
+    corners = np.array([0, columns - 1, (rows - 1) * columns, rows * columns - 1])
+    source, target = np.repeat(corners, 4), np.tile(corners, 4)
+    apart = source != target
+    curves = chord_curves(source[apart], target[apart], columns)
+    edge = overhang(curves, grid)
+    assert 0 < edge <= 0.06 * max(grid)
+    middle = curves[:, 0] / 4 + curves[:, 1] / 2 + curves[:, 2] / 4
+    assert (middle >= -edge - 1e-9).all()
+    assert (middle <= np.array([columns - 1, rows - 1]) + edge + 1e-9).all()
+    assert overhang(curves[:0], grid) == 0
+
+
+def test_labels_of_the_gains_name_the_placement_first(
+    study_runner: Callable[..., RunFolder], tmp_path: Path
+) -> None:
+    run = study_runner(
+        tmp_path / "run",
+        topologies=("mesh", "torus"),
+        placements=("contiguous", "exact"),
+        replica_routings=("weighted", "even"),
+        resamples=0,
+    )
+    with look():
+        axes = gains.draw(read_study(run)).axes
+    several = [axis for axis in axes if not axis.get_title(loc="left").startswith("routing")]
+    assert len(several) == 3
+    for axis in several:
+        for label in axis.get_yticklabels():
+            placement, replicas = label.get_text().split(", ")
+            assert placement in ("contiguous", "exact")
+            assert replicas in ("weighted", "even")
+
+
+def evaluation_rows(switching: str) -> pd.DataFrame:
+    agents = ("never-switch", "greedy")
+    summary = pd.DataFrame(
+        {
+            "record": "summary",
+            "agent": agents,
+            "ratio_to_never_switch": 1.0,
+            "ratio_to_never_switch_low": 0.9,
+            "ratio_to_never_switch_high": 1.1,
+            "switches_per_100_epochs": 0.0,
+        }
+    )
+    timeline = pd.DataFrame(
+        {
+            "record": "timeline",
+            "agent": np.repeat(agents, 3),
+            "seed": 0,
+            "episode": 0,
+            "epoch": [0, 1, 2] * 2,
+            "choice": [0, 1, 0] * 2,
+            "configuration": ["mesh", "a long name of a configuration", "mesh"] * 2,
+        }
+    )
+    return pd.concat([summary, timeline]).assign(switching=switching)
+
+
+@pytest.mark.parametrize("switching", ["hypothetical", "circuits"])
+def test_the_note_on_an_evaluation_lies_on_nothing(
+    switching: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[str, Figure] = {}
+
+    def keep(figure: Figure, folder: Path, name: str) -> list[Path]:
+        figure.draw_without_rendering()
+        drawn[name] = figure
+        return []
+
+    monkeypatch.setattr(evaluation, "save", keep)
+    monkeypatch.setattr(RunFolder, "results", lambda self: evaluation_rows(switching))
+    evaluation.draw_evaluation(RunFolder(tmp_path))
+    assert set(drawn) == {"policies", "timeline"}
+    for figure in drawn.values():
+        notes = [text for text in figure.findobj(Text) if "hypothetical" in text.get_text()]
+        assert len(notes) == (switching == "hypothetical")
+        others = [*figure.legends, *figure.axes]
+        for note in notes:
+            box = note.get_window_extent()
+            assert not any(box.overlaps(other.get_tightbbox()) for other in others)
+    left, right = drawn["policies"].axes[1].get_xlim()
+    assert (left, right) == (0, 1)
 
 
 @given(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -42,6 +43,13 @@ def test_each_gain_changes_one_choice_and_has_the_times_of_the_summary(
     assert (table.loc[table["kind"] == "topology", "ratio"] >= 1).all()
     assert (table["kind"] == "placement").sum() == 4 * 2
     assert (table["kind"] == "topology").sum() == 3 * 3
+
+
+def test_an_interval_needs_resamples_and_five_requests(small_study: RunFolder) -> None:
+    results = read_study(small_study)
+    for requests, low, expected in ((4, 1.0, False), (5, 1.0, True), (5, np.nan, False)):
+        frame = results.frame.assign(requests=requests, step_low_s=low)
+        assert replace(results, frame=frame).has_intervals is expected
 
 
 def _drop(column: str) -> Callable[[pd.DataFrame], pd.DataFrame]:

@@ -79,7 +79,7 @@ def _panel(axis: Axes, results: StudyResults, group: Group, parts: list[str], wh
         places + 0.44,
         color=BLACK,
         linewidth=1.6,
-        label="least dispatch + combine",
+        label="bound on dispatch + combine",
     )
     if abs(mean - left).max() > 1e-9 * mean.max():
         axis.plot(
@@ -93,7 +93,7 @@ def _panel(axis: Axes, results: StudyResults, group: Group, parts: list[str], wh
         )
     reach = np.maximum(p99, left)
     apart = 0.0
-    if what == "step" and not rows["step_low_s"].isna().any():
+    if what == "step" and results.has_intervals:
         low, high = rows["step_low_s"].to_numpy(), rows["step_high_s"].to_numpy()
         reach = np.maximum(reach, high)
         apart = 0.17  # the interval and the percentile lie at about the same time

@@ -18,7 +18,7 @@ from topomoe.plots import (
 )
 from topomoe.plots.style import look, save
 from topomoe.run_folder import RunFolder
-from topomoe.study_results import read_study
+from topomoe.study_results import StudyResults, read_study
 
 FIGURES: tuple[ModuleType, ...] = (
     moe_time,
@@ -31,6 +31,11 @@ FIGURES: tuple[ModuleType, ...] = (
     expert_load,
     step_distribution,
 )
+
+
+def caption(figure: ModuleType, results: StudyResults) -> str:
+    """Return a figure's caption; of those that depend on the run, what they say of this one."""
+    return str(figure.caption(results) if hasattr(figure, "caption") else figure.CAPTION)
 
 
 def draw_study(folder: RunFolder) -> list[Path]:

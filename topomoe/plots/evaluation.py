@@ -68,15 +68,21 @@ def draw_evaluation(folder: RunFolder) -> list[Path]:
 
 
 def _height(record: str, rows: pd.DataFrame) -> float:
+    note = 0.25 * _hypothetical(rows)
     if record == "curve":
-        return 3.4
-    return 1.4 + 0.42 * rows["agent"].nunique()
+        return 3.4 + note
+    return 1.4 + note + 0.42 * rows["agent"].nunique()
+
+
+def _hypothetical(rows: pd.DataFrame) -> bool:
+    return bool((rows["switching"] == "hypothetical").any())
 
 
 def _mark(figure: Any, rows: pd.DataFrame) -> None:
     """Say so on the figure where no switch turns the configurations into each other."""
-    if (rows["switching"] == "hypothetical").any():
-        figure.suptitle("hypothetical: no switch turns these fabrics into each other")
+    if _hypothetical(rows):
+        # Below the axes: legends outside them are above, where they would lie on a title.
+        figure.supxlabel("hypothetical: no switch turns these fabrics into each other", fontsize=9)
 
 
 def _learning_curve(figure: Any, rows: pd.DataFrame) -> None:
@@ -125,6 +131,7 @@ def _policies(figure: Any, rows: pd.DataFrame) -> None:
     axes.set_ylim(-0.6, len(rows) - 0.2)
     axes.set_xlabel("held-out episode cost / never switch (interquartile mean, 95 % interval)")
     switches.barh(at, rows["switches_per_100_epochs"], color=ORANGE, height=0.5)
+    switches.set_xlim(0, max(1.0, 1.05 * float(rows["switches_per_100_epochs"].max())))
     switches.set_xlabel("switches per 100 epochs")
 
 

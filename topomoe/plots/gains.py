@@ -76,7 +76,7 @@ def _lines(results: StudyResults, kind: str, rows: pd.DataFrame) -> list[str]:
     if kind == "routing":
         return [str(choice) for choice in rows["choice"]]
     if kind == "replica routing":
-        return [f"{c}, {p}" for c, p in zip(rows["choice"], rows["placement"], strict=True)]
+        return [f"{p}, {c}" for c, p in zip(rows["choice"], rows["placement"], strict=True)]
     if kind == "topology" or several:
         return [
             results.group_label((p, r))

@@ -13,7 +13,8 @@ NAME = "layer_time"
 TITLE = "Layer by layer"
 CAPTION = (
     "Mean time of each MoE layer, by part, for the fastest and the slowest combination of topology "
-    "and placement under default routings, each on its own scale: a layer that stands out has hot "
+    "and placement under default routings, each on its own scale (one panel where there is one "
+    "combination): a layer that stands out has hot "
     "experts that the placement leaves together, or far from those who ask for them."
 )
 _COLUMNS = ("dispatch", "combine", "compute", "backward")
@@ -22,9 +23,11 @@ _COLUMNS = ("dispatch", "combine", "compute", "backward")
 def draw(results: StudyResults) -> Figure:
     """Return stacked bars over layers for the fastest and the slowest combination."""
     ordered = results.defaults.sort_values("moe_s", kind="stable")
-    chosen = [("fastest", ordered.iloc[0]), ("slowest", ordered.iloc[-1])]
+    chosen = [("fastest: ", ordered.iloc[0]), ("slowest: ", ordered.iloc[-1])]
+    if len(ordered) == 1:
+        chosen = [("", ordered.iloc[0])]
     figure = new_figure(3.8)
-    axes = figure.subplots(1, 2, sharex=True)
+    axes = figure.subplots(1, len(chosen), sharex=True, squeeze=False)[0]
     for axis, (which, row) in zip(axes, chosen, strict=True):
         group = (str(row["placement"]), str(row["replica_routing"]))
         layers = results.rows("layer", group, topology=row["topology"], routing=row["routing"])
@@ -36,7 +39,7 @@ def draw(results: StudyResults) -> Figure:
                 axis.bar(number, 1e6 * seconds, 0.8, 1e6 * below, color=PARTS[part], label=part)
                 below = below + seconds
         label = results.topology_label(str(row["topology"]))
-        axis.set_title(f"{which}: {label}, {results.group_label(group)}")
+        axis.set_title(f"{which}{label}, {results.group_label(group)}")
         axis.set_xlabel("MoE layer")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(axis="y")

@@ -89,6 +89,17 @@ def chord_curves(source: IntArray, target: IntArray, columns: int) -> FloatArray
     return np.stack([start, (start + end) / 2 + bend, end], axis=1)
 
 
+def overhang(curves: FloatArray, grid: tuple[int, int]) -> float:
+    """Return how far curves [n, 3, 2] leave the grid of devices, in cells; 0 where none does."""
+    if not len(curves):
+        return 0.0
+    part = np.linspace(0.0, 1.0, 17)
+    weights = np.stack([(1 - part) ** 2, 2 * part * (1 - part), part**2], axis=1)
+    points = weights @ curves  # [n, 17, 2], Bezier curves of the second degree
+    last = np.array([grid[1] - 1, grid[0] - 1])
+    return float(max(0.0, -points.min(), (points - last).max()))
+
+
 def half_cells(device: IntArray, columns: int, upward: bool, half: float) -> FloatArray:
     """Return triangles [n, 3, 2]: the upper or lower half of each device's square cell."""
     centre = _place(device, columns)

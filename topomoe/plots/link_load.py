@@ -18,6 +18,7 @@ from topomoe.plots.link_geometry import (
     half_cells,
     link_kinds,
     near_segments,
+    overhang,
     tiers,
     wrap_segments,
 )
@@ -26,16 +27,21 @@ from topomoe.study_results import StudyResults
 
 NAME = "link_load"
 TITLE = "Load of the links"
-CAPTION = (
-    "How long each link is busy in a mean layer (bytes of dispatch and combine over capacity; last "
-    "placement, default routings; one colour scale): lines beside each other are the two "
-    "directions between neighbours, stubs at the edges wrap around, curves are circuits, a "
-    "device's cell is its link up (upper left) and down (lower right), and the strips are the "
-    "links between switch tiers and all circuits, busiest first, with their number."
-)
 _COLUMNS = 3
 _SPAN = 50.0  # ratio that the colour scale covers at most
 _TITLE, _STRIP, _GAP, _BAR = 0.5, 0.15, 0.18, 0.75  # inches
+
+
+def caption(results: StudyResults) -> str:
+    """Return the caption; in training the links carry the gradients too."""
+    what = "all all-to-alls, backward too," if results.training else "dispatch and combine"
+    return (
+        f"How long each link is busy in a mean layer (bytes of {what} over capacity; last "
+        "placement, default routings; one colour scale): lines beside each other are the two "
+        "directions between neighbours, stubs at the edges wrap around, curves are circuits, a "
+        "device's cell is its link up (upper left) and down (lower right), and the strips are the "
+        "links between switch tiers and all circuits, busiest first, with their number."
+    )
 
 
 def draw(results: StudyResults) -> Figure:
@@ -172,7 +178,6 @@ def _map(
             facecolors="none",
             edgecolors=shade[chord],
             linewidths=width,
-            clip_on=False,  # a bent line between edge devices leaves the grid a little
         )
     )
     if not kinds.up.any():
@@ -183,7 +188,7 @@ def _map(
             color="#BBBBBB",
             markersize=float(np.clip(0.16 * cell, 1.0, 5.0)),
         )
-    edge = 0.8 if kinds.wrap.any() else 0.55
+    edge = max(0.8 if kinds.wrap.any() else 0.55, 0.2 + overhang(curves, results.grid))
     axis.set_xlim(-edge, columns - 1 + edge)
     axis.set_ylim(rows - 1 + edge, -edge)
     axis.set_aspect("equal")

@@ -8,14 +8,27 @@ from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
 from topomoe.plots.style import label_below, log_ticks, new_figure, panels, topology_styles
 from topomoe.study_results import StudyResults
+from topomoe.study_rows import PATTERN_BYTES_PER_PAIR
 
 NAME = "pattern_time"
 TITLE = "Traffic patterns"
-CAPTION = (
-    "Time to deliver one synthetic demand, mean over seeded draws (solid) and 99th percentile "
-    "(dotted, top of the band), against how far the pattern is from uniform: level 0 is exactly "
-    "uniform in all four panels, so all lines start at the same points."
-)
+
+
+def caption(results: StudyResults) -> str:
+    """Return the caption for the patterns and levels of the run."""
+    rows = results.rows("pattern")
+    count = rows["pattern"].nunique()
+    same = (
+        f" in all {count} panels, so all lines start at the same points"
+        if count > 1 and (rows["level"] == 0).any()
+        else ""
+    )
+    return (
+        f"Time to deliver one synthetic demand of {PATTERN_BYTES_PER_PAIR / 1024:g} KiB a pair of "
+        "devices on average, mean over seeded draws (solid) and 99th percentile (dotted, top of "
+        "the band), against how far the pattern is from uniform: level 0 is exactly uniform"
+        f"{same}."
+    )
 
 
 def draw(results: StudyResults) -> Figure:

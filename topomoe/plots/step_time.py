@@ -12,7 +12,7 @@ TITLE = "Time of the whole step"
 CAPTION = (
     "The same bars for the whole step: the light part is attention, dense layers and head, which "
     "no placement or topology changes; the line is the 95 % interval of the mean over bootstrapped "
-    "requests, where the run has one."
+    "requests, where the run has one and enough requests behind it."
 )
 
 

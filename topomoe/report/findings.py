@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from topomoe.study_results import StudyResults, gains
+from topomoe.study_results import EQUAL, StudyResults, counted, gains
 from topomoe.tables import placement_balance
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_PARTS = {"dispatch_s": "dispatch", "combine_s": "combine", "compute_s": "expert compute"}
+_PARTS = {
+    "dispatch_s": "dispatch",
+    "combine_s": "combine",
+    "compute_s": "expert compute",
+    "backward_s": "backward",
+}
+_WORTH = 0.02  # share of the MoE time up to which what another routing could save is not counted
 _LISTED = 8  # losing changes named one by one
 _HOLDS = 1.05  # held-out over training balance up to which a placement is said to hold
 _SAME = 0.0005  # relative change that is called none
@@ -47,24 +53,51 @@ def _best(results: StudyResults) -> str:
     if len(ordered) == 1:
         return text
     second, worst = _second(results), ordered.iloc[-1]
-    text += f" The next combination, {combination(results, second)}, takes {_more(second, best)}"
+    if len(ordered) > 2 and _equal(worst, best):
+        return f"{text} All {len(ordered)} combinations are equal in that."
+    if _equal(second, best):
+        text += f" It and {combination(results, second)} are equal in that"
+    else:
+        text += f" The next combination, {combination(results, second)}, takes "
+        text += _more(second, best)
     if worst.name != second.name:
-        text += f", the slowest, {combination(results, worst)}, {_more(worst, best)}"
+        text += f"; the slowest, {combination(results, worst)}, takes {_more(worst, best)}"
     return text + "."
 
 
 def _parts(results: StudyResults) -> str:
     best = _ordered(results).iloc[0]
-    parts = sorted(((float(best[c]), name) for c, name in _PARTS.items()), reverse=True)
+    parts = sorted(((float(best[c]), n) for c, n in _PARTS.items() if best[c] > 0), reverse=True)
     total = sum(seconds for seconds, _ in parts)
     network = float(best["dispatch_s"]) + float(best["combine_s"])
-    bound = float(best["network_bound_s"])
     named = ", ".join(f"{name} {100 * seconds / total:.0f} %" for seconds, name in parts)
+    overlaps = results.config.get("step", {}).get("overlap", "none") != "none"
+    backward = (
+        "; backward is two more all-to-alls and twice the expert compute"
+        if best["backward_s"] > 0
+        else ""
+    )
     return (
-        f"There the largest part is {parts[0][1]} (of the forward MoE time: {named}); dispatch and "
-        f"combine together take {_ms(network)} ms, {network / bound:.2f} times their lower bound, "
-        f"so another routing of that traffic on that topology could save {_ms(network - bound)} ms "
-        "at most."
+        f"On the fastest, the largest part is {parts[0][1]} (of the MoE time"
+        f"{' before overlap' if overlaps else ''}: {named}{backward}); dispatch and combine "
+        f"together take {_ms(network)} ms, "
+        f"{_over_bound(network, float(best['network_bound_s']), total)}."
+    )
+
+
+def _over_bound(network: float, bound: float, moe: float) -> str:
+    """Say how far dispatch and combine are from their bound, and what that can come to."""
+    if network - bound > _WORTH * moe:
+        ratio = f"{network / bound:.2f} times their lower bound, so " if bound > 0 else ""
+        return (
+            f"{ratio}another routing of that traffic on that topology could save "
+            f"{_ms(network - bound)} ms at most"
+        )
+    if network - bound <= _WORTH * bound:
+        return f"within {100 * _WORTH:.0f} % of their lower bound"
+    return (
+        f"{_ms(network - bound)} ms above their lower bound, less than {100 * _WORTH:.0f} % of the "
+        "MoE time"
     )
 
 
@@ -125,7 +158,10 @@ def _certainty(results: StudyResults) -> str:
     best = ordered.iloc[0]
     requests = int(best["requests"])
     if len(ordered) == 1:
-        return f"It rests on {results.num_batches} batches of {requests:,} held-out requests."
+        return (
+            f"It rests on {counted(results.num_batches, 'batch')} of "
+            f"{counted(requests, 'held-out request')}{_interval(results, best)}."
+        )
     second = _second(results)
     first, other = (
         results.rows(
@@ -136,20 +172,31 @@ def _certainty(results: StudyResults) -> str:
         ).set_index("batch")["moe_s"]
         for row in (best, second)
     )
-    wins = int((first < other).sum())
+    level = (first - other).abs() <= EQUAL * other
+    wins, ties, count = int(((first < other) & ~level).sum()), int(level.sum()), len(first)
+    if ties == count:
+        text = f"Batch by batch the two fastest are equal in all of {count}"
+    else:
+        text = f"Batch by batch the best is faster than the next in {wins} of {count}"
+        text += f" and equal in {ties}" if ties else ""
+    stand = "stands" if requests == 1 else "stand"
+    text += f"; {counted(requests, 'distinct held-out request')} {stand} behind them"
+    return f"{text}{_interval(results, best)}."
+
+
+def _interval(results: StudyResults, best: pd.Series[Any]) -> str:
+    """Return the clause on the interval of the best's mean step; empty without resamples."""
+    if not results.config.get("resamples", 0):
+        return ""
+    if not results.has_intervals:
+        return ", too few requests for an interval"
+    low, mean, high = (float(best[c]) for c in ("step_low_s", "step_s", "step_high_s"))
     text = (
-        f"Batch by batch the best is faster than the next in {wins} of {len(first)}; "
-        f"{requests:,} distinct held-out requests stand behind them"
+        f", and over {results.config['resamples']} bootstrap resamples of the "
+        f"requests the best's mean step has the 95 % interval {_ms(low)} to {_ms(high)} ms"
     )
-    if best["step_low_s"] > 0:
-        low, mean, high = (float(best[c]) for c in ("step_low_s", "step_s", "step_high_s"))
-        text += (
-            f", and over {results.config.get('resamples', 'some')} bootstrap resamples of the "
-            f"requests the best's mean step has the 95 % interval {_ms(low)} to {_ms(high)} ms"
-        )
-        if not low <= mean <= high:
-            text += f", which does not hold the mean itself ({_ms(mean)} ms)"
-    return text + "."
+    outside = f", which does not hold the mean itself ({_ms(mean)} ms)"
+    return text if low <= mean <= high else text + outside
 
 
 def losing(results: StudyResults) -> list[str]:
@@ -180,13 +227,20 @@ def losing(results: StudyResults) -> list[str]:
         own = rows[(rows["placement"] == group[0]) & (rows["replica_routing"] == group[1])]
         slower = own.sort_values("ratio", kind="stable")
         if not slower.empty:
+            same = slower["ratio"] <= 1 + EQUAL
+            level = [label(str(name)) for name in slower.loc[same, "topology"]]
             named = [
-                f"{r['ratio']:.2f} ({label(str(r['topology']))})" for _, r in slower.iterrows()
+                f"{r['ratio']:.2f} ({label(str(r['topology']))})"
+                for _, r in slower[~same].iterrows()
             ]
-            sentences.append(
-                f"With {results.group_label(group)}, {label(str(slower.iloc[0]['reference']))} is "
-                f"the fastest; the others take {_and(named)} times as long."
+            first = label(str(slower.iloc[0]["reference"]))
+            text = f"With {results.group_label(group)}, " + (
+                f"{_and([first, *level])} are equally fast" if level else f"{first} is the fastest"
             )
+            if named:
+                others = "the other takes" if len(named) == 1 else "the others take"
+                text += f"; {others} {_and(named)} times as long"
+            sentences.append(f"{text}.")
     return sentences
 
 
@@ -206,6 +260,10 @@ def _second(results: StudyResults) -> pd.Series[Any]:
 def _more(row: pd.Series[Any], best: pd.Series[Any]) -> str:
     ratio = float(str(row["moe_s"])) / float(str(best["moe_s"]))
     return f"{_percent(ratio - 1)} longer" if ratio < 2 else f"{ratio:.1f} times as long"
+
+
+def _equal(row: pd.Series[Any], best: pd.Series[Any]) -> bool:
+    return float(row["moe_s"]) <= float(best["moe_s"]) * (1 + EQUAL)
 
 
 def _percent(share: float) -> str:

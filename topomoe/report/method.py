@@ -4,36 +4,111 @@ from __future__ import annotations
 
 from typing import Any
 
+from topomoe.demand import DispatchSettings
+
 
 def charged(config: dict[str, Any]) -> list[str]:
     """Return what is charged, a sentence each."""
-    dispatch, step = config.get("dispatch", {}), config.get("step", {})
-    overlap = step.get("overlap", "none")
-    copies = {
-        "device": "one copy of a token to each device that holds one of its experts",
-        "node-relay": "one copy of a token to each node, forwarded inside it",
-        "expert": "one copy of a token for each of its experts",
-    }.get(str(dispatch.get("copies", "device")), str(dispatch.get("copies")))
+    step = config.get("step", {})
+    training = config.get("workload", {}).get("phase") == "training"
+    gather = _gathering(config)
     sentences = [
-        f"Dispatch sends {copies}, FP8 with its scales; combine sends BF16 partial results back, "
-        "routed anew.",
-        "An all-to-all takes as long as the slowest pair's path: the worst load over capacity on "
-        "it, its latency, and store-and-forward at each hop"
-        f" (packets of {step.get('mtu', 0):g} bytes), plus "
-        f"{1e6 * float(step.get('collective_overhead', 0)):g} us to start.",
-        f"Expert compute is that of the slowest device ({step.get('device', '')}): a roofline of "
-        "its experts' matrix products, weights read once for each expert that got a token.",
-        "Replica routings that look at loads also pay for an all-gather of the counts.",
-        "A whole step adds attention, dense layers and the head.",
-        "Parts add up; nothing overlaps."
-        if overlap == "none"
-        else f"Communication and compute overlap ({overlap}); the bars show the parts before that.",
-        "The bound on dispatch and combine is the worst cut: bytes that must cross it over its "
-        "capacity, whatever the routing; it knows nothing of latency.",
+        _sent(config),
+        _all_to_all(step),
+        f"Before dispatch, {' and '.join(gather)} replica routing pays for an all-gather of the "
+        "counts, with an overhead of its own, since it chooses replicas by load."
+        if gather
+        else "",
+        _compute(config),
+        "Backward, in training, is two more all-to-alls, both BF16 (the gradients of combine go "
+        "out as dispatch did, those of dispatch come back as combine did), and twice the expert "
+        "compute."
+        if training
+        else "",
+        "A whole step adds attention, dense layers and the head"
+        + (", three times their forward pass in training." if training else "."),
+        _overlap(str(step.get("overlap", "none")), training),
+        "The bound on dispatch and combine is, for each all-to-all, the overhead to start"
+        + (" (and the gather of the counts)" if gather else "")
+        + " plus the larger of two times that no routing beats: the worst device cut (bytes into "
+        "or out of one device over the capacity of its links) and the volume bound (demand times "
+        "its least hops, summed, over the capacity of all links). It knows no other bottleneck and "
+        "neither latency nor store-and-forward, so the gap to it is at most what another routing "
+        "could save.",
         "Percentiles are over batches drawn from the held-out requests by request and offset; "
         "intervals bootstrap the requests, not the batches, which share them.",
     ]
-    return sentences
+    return [sentence for sentence in sentences if sentence]
+
+
+def _gathering(config: dict[str, Any]) -> list[str]:
+    """Return the run's replica routings that choose by load."""
+    return [
+        str(name)
+        for name in config.get("replica_routings", ())
+        if DispatchSettings(replica_routing=str(name)).needs_counts
+    ]
+
+
+def _sent(config: dict[str, Any]) -> str:
+    dispatch = config.get("dispatch", {})
+    padded = float(dispatch.get("padded", 0.0))
+    if padded > 0:
+        copies = (
+            f"full buffers of capacity factor {padded:g} from every device to every expert, "
+            "whatever the tokens chose"
+        )
+    else:
+        copies = {
+            "device": "one copy of a token to each device that holds one of its experts",
+            "node-relay": "one copy of a token to each node of "
+            f"{dispatch.get('node_size', 1)} devices, forwarded inside it",
+            "expert": "one copy of a token for each of its experts",
+        }[str(dispatch.get("copies", "device"))]
+    return (
+        f"Dispatch sends {copies}, FP8 with its scales; combine sends BF16 partial results back, "
+        "routed anew."
+    )
+
+
+def _all_to_all(step: dict[str, Any]) -> str:
+    mtu = float(step.get("mtu", 0.0))
+    forward = (
+        f", its latency, and store-and-forward at each hop (packets of {mtu:g} bytes)"
+        if mtu > 0
+        else " and its latency (no store-and-forward)"
+    )
+    return (
+        "An all-to-all takes as long as the slowest pair's path: the worst load over capacity on "
+        f"it{forward}, plus {1e6 * float(step.get('collective_overhead', 0)):g} us to start."
+    )
+
+
+def _compute(config: dict[str, Any]) -> str:
+    step = config.get("step", {})
+    tile = int(step.get("tile_tokens", 0))
+    tiles = f", tokens rounded up to whole tiles of {tile}" if tile > 0 else ""
+    shared = (
+        "The shared expert is placed and dispatched to as one more expert."
+        if config.get("shared_expert") == "routed"
+        else "A shared expert, where the model has one, runs where a token starts."
+    )
+    return (
+        f"Expert compute is that of the slowest device ({step.get('device', '')}): a roofline of "
+        "its experts' matrix products, weights read once for each expert that got a token"
+        f"{tiles}. {shared}"
+    )
+
+
+def _overlap(overlap: str, training: bool) -> str:
+    if overlap == "none":
+        return "Parts add up; nothing overlaps."
+    return (
+        f"Communication and compute overlap ({overlap}): the two halves of a batch take turns, one "
+        "half's all-to-alls beside the other's compute and attention"
+        + ("; the backward pass does not overlap" if training else "")
+        + ". The bars show the parts before that."
+    )
 
 
 def left_out(config: dict[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from topomoe.report.findings import findings, losing
 from topomoe.report.method import charged, left_out
 from topomoe.run_folder import RunFolder
-from topomoe.study_results import StudyResults, read_study
+from topomoe.study_results import StudyResults, counted, read_study
 from topomoe.tables import study_tables
 from topomoe.topologies.files import write_atomic
 
@@ -35,7 +35,7 @@ def write_report(folder: RunFolder) -> Path:
         asked=asked(results),
         findings=findings(results),
         tables=study_tables(results),
-        figures=_figures(folder),
+        figures=_figures(folder, results),
         losing=losing(results),
         notes=results.config.get("run", {}).get("notes", []),
         charged=charged(results.config),
@@ -52,11 +52,24 @@ def asked(results: StudyResults) -> list[tuple[str, str]]:
     config = results.config
     workload = config.get("workload", {})
     summary = results.summary.iloc[0]
+    run = config.get("run", {})
+    batch = f"{workload.get('phase', '')} batch".strip()
     rows, columns = results.grid
+    requests = int(summary["requests"])
+    held_out = (
+        f"{requests:,} of the {counted(int(run['test_requests']), 'held-out request')}"
+        if "test_requests" in run
+        else counted(requests, "distinct held-out request")
+    )
+    others = (
+        counted(int(run["train_requests"]), "other request")
+        if "train_requests" in run
+        else "other requests"
+    )
     listed = ", ".join
     facts = [
         ("trace", _trace(config)),
-        ("model", f"{results.num_layers} MoE layers of {results.num_experts} routed experts"),
+        ("model", _shape(results)),
         ("devices", f"{rows * columns} on a grid of {rows} x {columns}"),
         ("expert slots", _slots(results)),
         (
@@ -71,14 +84,14 @@ def asked(results: StudyResults) -> list[tuple[str, str]]:
         ("budget", _budget(config)),
         (
             "batches",
-            f"{results.num_batches} {workload.get('phase', '')} batches of "
-            f"{summary['tokens']:,.0f} tokens",
+            f"{counted(results.num_batches, batch)} of "
+            f"{counted(round(summary['tokens']), 'token')}",
         ),
         (
             "evidence",
-            f"{summary['requests']:,.0f} distinct held-out requests and "
-            f"{summary['positions']:,.0f} distinct token positions; placements were made from "
-            "other requests",
+            f"{held_out} and "
+            f"{counted(int(summary['positions']), 'distinct token position')}; placements were "
+            f"made from {others}",
         ),
     ]
     return facts
@@ -116,13 +129,21 @@ def _trace(config: dict[str, Any]) -> str:
     return f"{trace}, as {model}" if model else f"{trace}, as the model preset of its shape"
 
 
+def _shape(results: StudyResults) -> str:
+    name = results.config.get("run", {}).get("model") or results.config.get("model")
+    layers = counted(results.num_layers, "MoE layer")
+    shape = f"{layers} of {counted(results.num_experts, 'routed expert')}"
+    return f"{name}, {shape}" if name else shape
+
+
 def _slots(results: StudyResults) -> str:
     rows, columns = results.grid
     devices = rows * columns
-    slots = int(results.config.get("slots", 0))
-    if slots:
-        return f"{slots}, {slots // devices} a device"
-    return "the least with which exact balance is always possible"
+    asked_for = int(results.config.get("slots", 0))
+    slots = asked_for or int(results.config.get("run", {}).get("slots", 0))
+    least = "" if asked_for else "the least with which exact balance is always possible"
+    parts = [f"{slots}, {slots // devices} a device"] if slots else []
+    return ": ".join([*parts, least] if least else parts)
 
 
 def _budget(config: dict[str, Any]) -> str:
@@ -135,8 +156,8 @@ def _budget(config: dict[str, Any]) -> str:
     return f"{rule}: {meaning}, {bandwidth / 1e9:g} GB/s a device"
 
 
-def _figures(folder: RunFolder) -> list[dict[str, str]]:
-    from topomoe.plots import FIGURES, draw_study
+def _figures(folder: RunFolder, results: StudyResults) -> list[dict[str, str]]:
+    from topomoe.plots import FIGURES, caption, draw_study
 
     paths = [folder.path / "figures" / f"{figure.NAME}.png" for figure in FIGURES]
     if not all(path.is_file() for path in paths):
@@ -145,7 +166,7 @@ def _figures(folder: RunFolder) -> list[dict[str, str]]:
         {
             "name": figure.NAME,
             "title": figure.TITLE,
-            "caption": figure.CAPTION,
+            "caption": caption(figure, results),
             "image": base64.b64encode(path.read_bytes()).decode("ascii"),
         }
         for figure, path in zip(FIGURES, paths, strict=True)
