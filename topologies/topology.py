@@ -111,6 +111,12 @@ class Topology:
         return np.asarray(total[: self.num_devices], dtype=np.float64)
 
     @cached_property
+    def reception(self) -> FloatArray:
+        """Bytes per second that can reach each device, [N]."""
+        total = np.bincount(self.links[:, 1], weights=self.capacity, minlength=self.num_nodes)
+        return np.asarray(total[: self.num_devices], dtype=np.float64)
+
+    @cached_property
     def least_hops(self) -> FloatArray:
         """Links on the shortest path between devices, [N, N]; infinite where there is none."""
         from scipy.sparse import csr_array

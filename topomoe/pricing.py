@@ -22,8 +22,6 @@ from topomoe.demand import (
 )
 from topomoe.model import Device, MoEModel, device_preset, match_model, model_preset
 from topomoe.network.bottleneck import path_offset
-from topomoe.network.capacity_bound import capacity_bound_batch
-from topomoe.network.node_cut import node_cut_batch
 from topomoe.placement import Placement
 from topomoe.routing_trace import RoutingTrace
 from topomoe.step import FloatArray, StepSettings
@@ -100,6 +98,16 @@ class Job:
         """The row of the grid on which each of the placement's devices sits."""
         places = np.arange(self.tables.num_devices) if self.devices is None else self.devices
         return places // self.grid[1]
+
+    @cached_property
+    def least_hops(self) -> NDArray[np.float32]:
+        """Least hops of every pair on every network, there and back, [N*N, 2 networks]."""
+        columns = []
+        for network in self.networks:
+            hops = network.topology.least_hops
+            reached = np.where(np.isfinite(hops), hops, 0.0)  # no pair without a path sends
+            columns += [reached.reshape(-1), reached.T.reshape(-1)]
+        return np.stack(columns, axis=-1).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,8 +267,8 @@ def price(job: Job, traffic: Traffic) -> BatchResult:
     training = job.workload.phase == "training"
     gradient = copies * np.float32(model.combine_bytes) if training else None
     times = [
-        _network_times(network, job, there, back, gradient, traffic.compute)
-        for network in job.networks
+        _network_times(network, job, there, back, gradient, traffic.compute, transfer_bound)
+        for network, transfer_bound in zip(job.networks, transfer_bounds(job, copies), strict=True)
     ]
     dispatch, combine, backward, bound = (np.stack(part) for part in zip(*times, strict=True))
     return BatchResult(
@@ -324,6 +332,7 @@ def _network_times(
     back: NDArray[np.float32],
     gradient: NDArray[np.float32] | None,
     compute: FloatArray,
+    transfer_bound: FloatArray,
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """Return dispatch, combine, backward and bound seconds, [M] each.
 
@@ -341,10 +350,29 @@ def _network_times(
     backward = np.zeros_like(dispatch)
     if gradient is not None:
         backward = all_to_all(gradient) + combine + 2.0 * compute
-    bound = np.full(len(dispatch), waiting)
-    for demand in (there, back):
-        cut = node_cut_batch(network.topology, demand)
-        volume = capacity_bound_batch(network.topology, demand)
-        bound = bound + overhead + np.maximum(cut, volume)
-    # Loads are summed in float32, the bound in float64: their last digits may cross.
+    bound = transfer_bound + 2.0 * overhead + waiting
+    # Sums in another order: the last digits of a bound that is met may cross.
     return dispatch, combine, backward, np.minimum(bound, dispatch + combine)
+
+
+def transfer_bounds(job: Job, copies: NDArray[np.float32]) -> FloatArray:
+    """Return below what no routing moves a dispatch and its combine, [networks, M] seconds.
+
+    Each is ``network.node_cut`` or ``network.capacity_bound``, whichever is larger. Combine is
+    dispatch transposed, so that both share the sums over a device's copies.
+    """
+    leaving = copies.sum(axis=2, dtype=np.float64)
+    reaching = copies.sum(axis=1, dtype=np.float64)
+    crossed = (copies.reshape(len(copies), -1) @ job.least_hops).astype(np.float64)
+    out_bytes, back_bytes = job.model.dispatch_bytes, job.model.combine_bytes
+    bounds = []
+    for n, network in enumerate(job.networks):
+        into, out = network.topology.reception, network.topology.injection
+        into, out = np.maximum(into, np.finfo(float).tiny), np.maximum(out, np.finfo(float).tiny)
+        capacity = network.topology.capacity.sum()
+        there = np.maximum((leaving / out).max(axis=1), (reaching / into).max(axis=1))
+        back = np.maximum((reaching / out).max(axis=1), (leaving / into).max(axis=1))
+        there = out_bytes * np.maximum(there, crossed[:, 2 * n] / capacity)
+        back = back_bytes * np.maximum(back, crossed[:, 2 * n + 1] / capacity)
+        bounds.append(there + back)
+    return np.stack(bounds)

@@ -24,11 +24,9 @@ def node_cut(topology: Topology, demand: ArrayLike) -> Any:
 
 def node_cut_batch(topology: Topology, batch: NDArray[Any]) -> NDArray[np.float64]:
     """Return seconds [B] for a checked demand [B, N, N]."""
-    devices = topology.num_devices
-    into = np.bincount(topology.links[:, 1], topology.capacity, topology.num_nodes)[:devices]
     own = np.diagonal(batch, axis1=1, axis2=2)
     leaving = batch.sum(axis=2, dtype=np.float64) - own
     reaching = batch.sum(axis=1, dtype=np.float64) - own
     with np.errstate(divide="ignore", invalid="ignore"):
-        both = np.stack([leaving / topology.injection, reaching / into])
+        both = np.stack([leaving / topology.injection, reaching / topology.reception])
     return np.asarray(np.nan_to_num(both, nan=0.0, posinf=np.inf).max(axis=(0, 2)))
