@@ -20,7 +20,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_typ
 from topomoe.topologies.errors import InputError, unknown
 
 T = TypeVar("T")
-# By parser: the placeholder and the default's text in a flag's help.
+# By parser: the example and the default's text that a flag's help shows.
 _QUANTITIES: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "bandwidth": ("400Gbps", lambda value: f"{value * 8e-9:g}Gbps"),
     "seconds": ("10us", lambda value: f"{value * 1e6:g}us"),

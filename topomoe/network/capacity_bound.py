@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from topomoe.network.bottleneck import checked_demand
 from topomoe.topologies.topology import Topology
@@ -19,16 +19,10 @@ def capacity_bound(topology: Topology, demand: ArrayLike) -> Any:
     The diagonal is no flow.
     """
     batch = checked_demand(topology, demand)
-    time = capacity_bound_batch(topology, batch)
-    return float(time[0]) if np.ndim(demand) == 2 else time
-
-
-def capacity_bound_batch(topology: Topology, batch: NDArray[Any]) -> NDArray[np.float64]:
-    """Return seconds [B] for a checked demand [B, N, N]."""
     hops = topology.least_hops
     reached = np.isfinite(hops)
     room = np.where(reached, hops, 0.0).astype(batch.dtype).reshape(-1)
     time = (batch.reshape(len(batch), -1) @ room) / topology.capacity.sum()
     if not reached.all():
         time = np.where((batch[:, ~reached] > 0).any(axis=1), np.inf, time)
-    return np.asarray(time, dtype=np.float64)
+    return float(time[0]) if np.ndim(demand) == 2 else time.astype(np.float64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from topomoe.network.bottleneck import checked_demand
 from topomoe.topologies.topology import Topology
@@ -18,15 +18,10 @@ def node_cut(topology: Topology, demand: ArrayLike) -> Any:
     of bytes over the capacity of these links. The diagonal is no flow.
     """
     batch = checked_demand(topology, demand)
-    time = node_cut_batch(topology, batch)
-    return float(time[0]) if np.ndim(demand) == 2 else time
-
-
-def node_cut_batch(topology: Topology, batch: NDArray[Any]) -> NDArray[np.float64]:
-    """Return seconds [B] for a checked demand [B, N, N]."""
     own = np.diagonal(batch, axis1=1, axis2=2)
     leaving = batch.sum(axis=2, dtype=np.float64) - own
     reaching = batch.sum(axis=1, dtype=np.float64) - own
     with np.errstate(divide="ignore", invalid="ignore"):
         both = np.stack([leaving / topology.injection, reaching / topology.reception])
-    return np.asarray(np.nan_to_num(both, nan=0.0, posinf=np.inf).max(axis=(0, 2)))
+    time = np.nan_to_num(both, nan=0.0, posinf=np.inf).max(axis=(0, 2))
+    return float(time[0]) if np.ndim(demand) == 2 else time
