@@ -10,13 +10,19 @@ from typing import Any
 
 from topomoe.topologies import units
 from topomoe.topologies.custom import from_edge_list
+from topomoe.topologies.dragonfly import dragonfly
 from topomoe.topologies.errors import InputError, unknown
 from topomoe.topologies.fat_tree import fat_tree
+from topomoe.topologies.hamming_mesh import hamming_mesh
+from topomoe.topologies.hypercube import hypercube
+from topomoe.topologies.jellyfish import jellyfish
 from topomoe.topologies.leaf_spine import leaf_spine
 from topomoe.topologies.mesh import mesh
 from topomoe.topologies.optical import optical
+from topomoe.topologies.rails import rails
 from topomoe.topologies.topology import Topology, require_connected
 from topomoe.topologies.torus import torus
+from topomoe.topologies.torus_3d import torus_3d
 
 EDGE_LIST_ENDINGS = (".csv", ".edges", ".txt")
 
@@ -33,6 +39,19 @@ BUILDERS: Mapping[str, Callable[..., Topology]] = {
     "torus": torus,
     "twisted-torus": twisted_torus,
     "optical": optical,
+    "rails": rails,
+    "jellyfish": jellyfish,
+    "hypercube": hypercube,
+    "dragonfly": dragonfly,
+    "torus-3d": torus_3d,
+    "hamming-mesh": hamming_mesh,
+}
+
+# Options with a unit.
+UNITS: Mapping[str, Callable[[str | float, str], float]] = {
+    "base_bandwidth": units.bandwidth,
+    "node_bandwidth": units.bandwidth,
+    "node_latency": units.seconds,
 }
 
 
@@ -69,8 +88,11 @@ def make(
 
     ``bandwidth`` and ``latency`` are those of each link and direction. Options: ``torus(twist=t)``;
     ``leaf-spine(spines=, oversubscription=)``, rows being leaves; ``optical(circuits=, base=,
-    base_bandwidth=, degree=, bidirectional=, seed=)``. A name that ends in .csv, .edges or .txt is
-    an edge-list file.
+    base_bandwidth=, degree=, bidirectional=, seed=)``; ``rails(node_size=, node_bandwidth=,
+    node_latency=, spines=, oversubscription=)``, whose ``bandwidth`` is that of a NIC;
+    ``jellyfish(degree=, seed=)``, rows being switches; ``dragonfly(devices_per_router=,
+    routers_per_group=, global_links=, groups=)``; ``torus-3d(dimensions=)``;
+    ``hamming-mesh(board=)``. A name that ends in .csv, .edges or .txt is an edge-list file.
 
     >>> make("torus", grid=(16, 8), bandwidth="400Gbps", latency="1us").num_links
     512
@@ -84,8 +106,9 @@ def make(
     for option in options:
         if option not in allowed:
             raise unknown(f"option of {name}", option, allowed or ["none"])
-    if options.get("base_bandwidth") is not None:
-        options["base_bandwidth"] = units.bandwidth(options["base_bandwidth"], "base_bandwidth")
+    for option, convert in UNITS.items():
+        if options.get(option) is not None:
+            options[option] = convert(options[option], option)
     return require_connected(
         builder(
             parse_grid(grid),

@@ -125,7 +125,7 @@ def test_one_device_is_no_network(name: str) -> None:
     ("arguments", "message"),
     [
         ({"name": "tourus"}, "unknown topology 'tourus'; did you mean 'torus'"),
-        ({"name": "dragonfly"}, "unknown topology 'dragonfly'.*one of: fat-tree, leaf-spine"),
+        ({"name": "slimfly"}, "unknown topology 'slimfly'.*one of: fat-tree, leaf-spine"),
         ({"name": "torus", "twst": 1}, "unknown option of torus 'twst'; did you mean 'twist'"),
         ({"name": "mesh", "twist": 1}, "unknown option of mesh 'twist'"),
         ({"name": "torus", "bandwidth": 0}, "bandwidth must be finite and > 0, got 0"),
