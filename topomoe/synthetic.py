@@ -10,7 +10,8 @@ term for each of these. In layer m the score of expert e for a token is
     + balance(m, e)                            makes the load of the whole trace the base load
     + Gumbel noise                             (the top K of which sample without replacement)
 
-and the token goes to the K experts of the highest score. A token has one latent vector for all
+and the token goes to the K experts of the highest score, of the best few groups of experts where
+the router is limited to some (node-limited routing). A token has one latent vector for all
 layers, so experts of successive layers go together too.
 """
 
@@ -175,6 +176,7 @@ def _route_layer(
     draws *= np.sqrt(settings.pair_lift_sd / np.sqrt(rank) / np.mean(draws**2))
     factor = _fixed(draws, FACTOR_BITS)
 
+    limit = settings.num_groups, settings.token_groups
     noise = gumbel_table()
     keys = rng.integers(0, 2**62, size=len(_BALANCE_TOKENS) + 1).tolist()
     balance = np.zeros(num_experts)
@@ -182,11 +184,11 @@ def _route_layer(
         sample = np.arange(tokens) * len(request) // tokens
         routed = np.empty((tokens, top_k), dtype=np.int16)
         fixed = _fixed(score + balance, SCORE_BITS)
-        route_tokens(fixed, request[sample], latent[sample], factor, noise, key, top_k, routed)
+        route_tokens(fixed, request[sample], latent[sample], factor, noise, key, limit, routed)
         seen = np.bincount(routed.ravel(), minlength=num_experts)
         balance += np.log((base * tokens * top_k + 1) / (seen + 1))
     fixed = _fixed(score + balance, SCORE_BITS)
-    route_tokens(fixed, request, latent, factor, noise, keys[-1], top_k, experts)
+    route_tokens(fixed, request, latent, factor, noise, keys[-1], limit, experts)
 
 
 def _dirichlet(

@@ -34,6 +34,33 @@ def remember(sequence: NDArray[np.float64], start: NDArray[np.int64], keep: floa
 
 
 @kernel
+def limit_groups(score: NDArray[np.int32], groups: int, kept: int) -> None:
+    """Set the scores [E] of all but the ``kept`` best groups of successive experts to the lowest.
+
+    A group's score is the sum of its two best (DeepSeek-V3 technical report, 2024, section 2.1.2:
+    the highest K_r/M affinities of a node, 2 there).
+    """
+    lowest = np.int32(-(2**31))
+    size = len(score) // groups
+    total = np.empty(groups, dtype=np.int64)
+    for g in range(groups):
+        first = second = lowest
+        for e in range(g * size, (g + 1) * size):
+            if score[e] > first:
+                first, second = score[e], first
+            elif score[e] > second:
+                second = score[e]
+        total[g] = np.int64(first) + (np.int64(second) if size > 1 else 0)
+    for _ in range(groups - kept):
+        worst = 0
+        for g in range(1, groups):
+            if total[g] <= total[worst]:
+                worst = g
+        total[worst] = np.int64(1) << 62
+        score[worst * size : (worst + 1) * size] = lowest
+
+
+@kernel
 def route_tokens(
     request_score: NDArray[np.int32],
     request: NDArray[np.int32],
@@ -41,7 +68,7 @@ def route_tokens(
     factor: NDArray[np.int32],
     noise: NDArray[np.int32],
     key: int,
-    top_k: int,
+    groups: tuple[int, int],
     chosen: NDArray[np.int16],
 ) -> None:
     """Write each token's top-k experts to ``chosen`` int16 [T, K], best first.
@@ -50,10 +77,11 @@ def route_tokens(
     ``latent[t]`` [r] and ``factor[:, e]`` plus Gumbel noise: without the dot product this samples
     K experts without replacement in proportion to exp(score) (Kool et al. 2019, "Stochastic beams
     and where to find them", section 2.3). The noise is a hash of (key, t, e), so that no array of
-    it exists and any token can be routed alone. Ties go to the lower id.
+    it exists and any token can be routed alone. Ties go to the lower id. ``groups`` is the number
+    of groups of experts and of those that a token may use.
     """
     num_tokens, rank = latent.shape
-    num_experts = request_score.shape[1]
+    num_experts, top_k = request_score.shape[1], chosen.shape[1]
     score = np.empty(num_experts, dtype=np.int32)
     best = np.empty(top_k, dtype=np.int32)
     shift = np.uint32(32 - NOISE_BITS)
@@ -75,6 +103,8 @@ def route_tokens(
             weight = latent[t, j]
             for e in range(num_experts):
                 score[e] += weight * factor[j, e]
+        if groups[1] < groups[0]:
+            limit_groups(score, groups[0], groups[1])
         filled = 0
         for e in range(num_experts):
             value = score[e]

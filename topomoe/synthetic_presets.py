@@ -44,6 +44,10 @@ class SyntheticSettings:
     """Shares of the latent variance that persist from token to token; the rest is drawn anew."""
     memory_tokens: tuple[float, ...]
     """Correlation time of each memory, tokens."""
+    num_groups: int = 1
+    """Groups of experts of successive ids, as an expert-parallel node holds them; divides E."""
+    token_groups: int = 1
+    """Groups that a token's experts may come from: node-limited routing (DeepSeek-V3: 4 of 8)."""
     max_load_share: float = 1.0
     """Largest share of a layer's load that one expert may have; more than 1/E."""
     domains: tuple[str, ...] = ("chat", "code", "law", "math")
@@ -64,6 +68,8 @@ class SyntheticSettings:
             "log_load_skew": (-4, 4),
             "domain_concentration": (1e-3, 1e9),
             "request_concentration": (1e-3, 1e9),
+            "num_groups": (1, self.num_experts),
+            "token_groups": (1, self.num_groups),
             "pair_lift_sd": (0, 100),
             "factor_tail": (0.1, 3),
             "latent_rank": (1, 32),
@@ -75,6 +81,16 @@ class SyntheticSettings:
             value = getattr(self, field)
             if not low <= value <= high:
                 raise InputError(f"{field} must be in {low:g}..{high:g}, got {value}")
+        if self.num_experts % self.num_groups:
+            raise InputError(
+                f"num_groups must divide num_experts, got num_groups={self.num_groups} and "
+                f"num_experts={self.num_experts}"
+            )
+        if self.top_k > self.token_groups * (self.num_experts // self.num_groups):
+            raise InputError(
+                f"token_groups must hold top_k experts, got token_groups={self.token_groups} of "
+                f"{self.num_experts // self.num_groups} and top_k={self.top_k}"
+            )
         if len(self.memory_shares) != len(self.memory_tokens):
             raise InputError(
                 f"memory_shares and memory_tokens must be equally long, got "
