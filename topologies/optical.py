@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from topomoe.topologies.checked import whole, whole_numbers
 from topomoe.topologies.circuits import check_ports, named_circuits, paired
 from topomoe.topologies.errors import InputError, unknown
 from topomoe.topologies.fat_tree import fat_tree
 from topomoe.topologies.leaf_spine import leaf_spine
+from topomoe.topologies.matching import METHODS, choose_circuits
 from topomoe.topologies.mesh import mesh
 from topomoe.topologies.topology import IntArray, Topology, merge_links, require_connected
 from topomoe.topologies.torus import torus
@@ -29,12 +30,14 @@ def optical(
     degree: int = 4,
     bidirectional: bool = False,
     seed: int = 0,
+    demand: ArrayLike | None = None,
 ) -> Topology:
     """Return circuits of ``bandwidth`` bytes/s each over an electrical ``base``.
 
-    ``circuits`` are pairs (transmitter, receiver) or the name of a wiring (see circuits.py), at
-    most ``degree`` out of and into a device; ``bidirectional`` adds the way back of each circuit
-    that lacks one. Two circuits between the same devices are one link of twice the capacity.
+    ``circuits`` are pairs (transmitter, receiver), the name of a wiring (see circuits.py), or a
+    method of ``choose_circuits`` that lights them for ``demand`` [N, N] in bytes; at most
+    ``degree`` out of and into a device. ``bidirectional`` adds the way back of each circuit that
+    lacks one. Two circuits between the same devices are one link of twice the capacity.
     ``base`` is a topology, the name of one (its links at ``base_bandwidth``, by default
     ``bandwidth``) or None: circuits alone, which must then connect all devices.
     """
@@ -44,11 +47,18 @@ def optical(
     if isinstance(circuits, str):
         wiring = circuits
         seed = whole(seed, "optical: seed", least=0)
-        pairs = named_circuits(circuits, grid, degree, seed, bidirectional)
+        if circuits in METHODS:
+            pairs = _for_demand(circuits, demand, devices, degree, bidirectional, base)
+        else:
+            pairs = named_circuits(circuits, grid, degree, seed, bidirectional)
     else:
         wiring = "given"
         given = whole_numbers(circuits, "optical: circuits")
         pairs = given if given.size else given.reshape(0, 2)
+    if demand is not None and wiring not in METHODS:
+        raise InputError(
+            f"optical: demand is for circuits chosen by {', '.join(METHODS)}, got {wiring} circuits"
+        )
     check_ports(pairs, devices, degree)
     if bidirectional:
         pairs = paired(pairs)
@@ -93,6 +103,25 @@ def optical(
             },
         )
     )
+
+
+def _for_demand(
+    method: str,
+    demand: ArrayLike | None,
+    devices: int,
+    degree: int,
+    bidirectional: bool,
+    base: str | Topology | None,
+) -> IntArray:
+    """Return the circuits that ``method`` lights; without a base they join all devices."""
+    if demand is None:
+        raise InputError(f"optical: circuits={method} need demand [N, N] in bytes")
+    alone = base is None or base == "none"
+    if np.shape(demand) != (devices, devices):
+        raise InputError(
+            f"optical: demand must have shape [{devices}, {devices}], got {list(np.shape(demand))}"
+        )
+    return choose_circuits(demand, degree, method, bidirectional, connected=alone)
 
 
 def _base(
