@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from topomoe.model import MoEModel, match_model, model_preset
+from topomoe.network_settings import NetworkSettings
 from topomoe.simulate_settings import SimulateSettings
 from topomoe.step import FloatArray
 from topomoe.study_settings import StudySettings
 from topomoe.synthetic import synthetic_trace
+from topomoe.synthetic_presets import preset_settings
 from topomoe.topologies import budget
 from topomoe.topologies.errors import InputError
+from topomoe.topologies.matching import METHODS
+from topomoe.topologies.registry import make
 from topomoe.topologies.topology import Topology
 from topomoe.trace import RoutingTrace, load_trace
+
+NODE_GROUPS = 8  # of experts, from some of which a token's experts come under a node limit
 
 
 def least_exact_slots(experts: int, devices: int) -> int:
@@ -35,15 +42,23 @@ def expert_load(trace: RoutingTrace, shared_expert: str) -> FloatArray:
 
 
 def load_or_make(
-    folder: str, preset: str, synthetic_requests: int, seed: int
+    folder: str, preset: str, synthetic_requests: int, seed: int, node_limit: int = 0
 ) -> tuple[MoEModel, RoutingTrace]:
     """Return the model and the trace in ``folder``; without a folder a synthetic trace.
 
-    ``preset`` names the model; empty, it is the one the trace matches, or deepseek-v3.
+    ``preset`` names the model; empty, it is the one the trace matches, or deepseek-v3. With
+    ``node_limit`` a synthetic token's experts come from that many of 8 groups; a recorded trace is
+    as its router was, so InputError there.
     """
     if not folder:
         model = model_preset(preset or "deepseek-v3")
-        return model, synthetic_trace(model.name, requests=synthetic_requests, seed=seed)
+        settings = preset_settings(model.name)
+        if node_limit:
+            settings = replace(settings, num_groups=NODE_GROUPS, token_groups=node_limit)
+        made = synthetic_trace(requests=synthetic_requests, seed=seed, settings=settings)
+        return model, made
+    if node_limit:
+        raise InputError("node_limit is for synthetic traces: a recorded one is as its router was")
     trace = load_trace(folder, model=preset or None)
     if preset:
         model = model_preset(preset)
@@ -56,25 +71,63 @@ def load_or_make(
     return match_model(trace.num_layers, trace.num_experts, trace.top_k), trace
 
 
-def topology_at_budget(
-    settings: StudySettings | SimulateSettings, name: str, grid: tuple[int, int]
+def build_topology(
+    name: str,
+    grid: tuple[int, int],
+    settings: StudySettings | SimulateSettings | NetworkSettings,
+    demand: FloatArray | None = None,
+    node_size: int = 0,
 ) -> Topology:
-    """Return the named topology at the settings' budget; InputError where it does not fit."""
+    """Return the named topology at the settings' budget; InputError where it does not fit.
+
+    ``demand`` [N, N] bytes is what circuits are chosen for, where the settings name a way to.
+    ``normalise = "per-link"`` is no budget: the bandwidth is that of a link.
+    """
     options: dict[str, Any] = {}
     if name == "optical":
         options = {"circuits": settings.circuits, "seed": settings.seed}
-    topology = budget.build(
-        name,
-        grid,
-        settings.bandwidth,
-        settings.latency,
-        settings.normalise,
-        settings.base_share,
-        settings.ports,
-        **options,
-    )
+        if settings.circuits in METHODS:
+            options["demand"] = demand
+    if name == "rails":
+        options["node_bandwidth"] = settings.node_bandwidth
+        if node_size > 1:
+            options["node_size"] = node_size
+    if settings.normalise == "per-link":
+        topology = make(name, grid, settings.bandwidth, settings.latency, **options)
+        if topology.num_devices == grid[0] * grid[1]:
+            topology = replace(topology, grid=grid)
+    else:
+        topology = budget.build(
+            name,
+            grid,
+            settings.bandwidth,
+            settings.latency,
+            settings.normalise,
+            settings.base_share,
+            settings.ports,
+            settings.prices,
+            **options,
+        )
     if topology.num_devices != grid[0] * grid[1]:
         raise InputError(f"{name} has {topology.num_devices} devices, the grid {grid[0]}x{grid[1]}")
+    return topology
+
+
+def topology_at_budget(
+    settings: StudySettings | SimulateSettings,
+    name: str,
+    grid: tuple[int, int],
+    demand: FloatArray | None = None,
+) -> Topology:
+    """Return the named topology as the settings of a study or a simulation want it."""
+    dispatch = settings.dispatch
+    topology = build_topology(name, grid, settings, demand, dispatch.node_size)
+    node_size = topology.parameters.get("node_size", dispatch.node_size)
+    if dispatch.copies == "node-relay" and node_size != dispatch.node_size:
+        raise InputError(
+            f"node_size must be that of {name} ({node_size}) with node-relay copies, "
+            f"got {dispatch.node_size}"
+        )
     return topology
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ from topomoe.demand import (
 )
 from topomoe.model import Device, MoEModel, device_preset, match_model, model_preset
 from topomoe.network.bottleneck import path_offset
+from topomoe.network.flow_times import max_min
+from topomoe.network.place_cut import crossing, places
 from topomoe.placement import Placement
 from topomoe.routing_trace import RoutingTrace
 from topomoe.step import FloatArray, StepSettings
@@ -30,6 +32,9 @@ from topomoe.topologies.routing import route
 from topomoe.topologies.routing.routing import Routing
 from topomoe.topologies.topology import Topology
 from topomoe.workload import Batch, WorkloadSettings
+
+# A routing, that of dispatch and that of combine, or None: the topology's default.
+Routings = Routing | tuple[Routing, Routing] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,16 +46,22 @@ class Network:
     offset: FloatArray | None  # [N, N] seconds
     counts: NDArray[np.float64]  # [1, N, N] bytes of an all-gather of expert counts
     capacity: FloatArray | None = None  # [L] left by other traffic; None: the links' own
+    back: Network | None = None  # combine's routing, where it is another
 
     @cached_property
     def gather_seconds(self) -> float:
         """Seconds of an all-gather of expert counts."""
         return float(self.routing.transfer_time(self.counts, self.offset, self.capacity)[0])
 
+    @property
+    def combine(self) -> Network:
+        """The network as combine is routed over it."""
+        return self if self.back is None else replace(self.back, capacity=self.capacity)
+
     @staticmethod
     def of(
         topology: Topology,
-        routing: Routing | None,
+        routing: Routings,
         num_experts: int,
         mtu: float,
         devices: NDArray[np.int64] | None = None,
@@ -60,6 +71,9 @@ class Network:
         ``devices`` [n] are those that send to each other, None: all. Raises InputError where the
         routing is over another topology or has no path between two of them.
         """
+        if isinstance(routing, tuple):
+            there, back = (Network.of(topology, r, num_experts, mtu, devices) for r in routing)
+            return replace(there, back=back)
         used = route(topology) if routing is None else routing
         if used.topology is not topology:
             raise InputError(f"routing is over another topology than {topology.name}")
@@ -74,6 +88,18 @@ class Network:
                 f"to device {lost[0, 1]}"
             )
         return Network(topology, used, offset, counts)
+
+    def seconds(self, demand: NDArray[Any], step: StepSettings) -> NDArray[np.float64]:
+        """Return the seconds of each demand [B, N, N] under the fidelity that ``step`` names."""
+        if step.fidelity == "bottleneck":
+            return self.routing.transfer_time(demand, self.offset, self.capacity)
+        flows = (
+            max_min(
+                self.topology, self.routing, one, step.max_min_rtol, step.mtu or None, self.capacity
+            )
+            for one in demand
+        )
+        return np.array([flow.makespan for flow in flows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,15 +160,21 @@ class BatchResult:
     max_over_mean: FloatArray  # [M]
     remote_bytes: FloatArray  # [M]
     cross_row_bytes: FloatArray  # [M]
-    demand: FloatArray  # [N, N] summed over layers
+    dispatch_demand: FloatArray  # [N, N] bytes that go out, summed over layers
+    combine_demand: FloatArray  # [N, N] bytes that come back, summed over layers
     device_load: FloatArray  # [M, N]
     tokens: int
     halves: tuple[BatchResult, BatchResult] | None = None
 
+    @property
+    def demand(self) -> FloatArray:
+        """Bytes between devices both ways, [N, N], summed over layers."""
+        return self.dispatch_demand + self.combine_demand
+
 
 def make_job(
     trace: RoutingTrace,
-    networks: Sequence[tuple[Topology, Routing | None]],
+    networks: Sequence[tuple[Topology, Routings]],
     placement: Placement,
     model: str | MoEModel | None,
     workload: WorkloadSettings,
@@ -293,7 +325,8 @@ class SentBytes(TypedDict):
 
     remote_bytes: FloatArray
     cross_row_bytes: FloatArray
-    demand: FloatArray
+    dispatch_demand: FloatArray
+    combine_demand: FloatArray
 
 
 def sent_bytes(job: Job, traffic: Traffic) -> SentBytes:
@@ -308,11 +341,13 @@ def sent_bytes(job: Job, traffic: Traffic) -> SentBytes:
         out, back = out + model.combine_bytes, 2.0 * back
     transposed = copies.transpose(0, 2, 1)
     sent = copies * np.float32(out) + transposed * np.float32(back)
+    over_layers = copies.sum(axis=0, dtype=np.float64)
     row = np.arange(copies.shape[1]) // job.grid[1]
     return {
         "remote_bytes": sent.sum(axis=(1, 2), dtype=np.float64),
         "cross_row_bytes": sent[:, row[:, None] != row[None]].sum(axis=1, dtype=np.float64),
-        "demand": sent.sum(axis=0, dtype=np.float64),
+        "dispatch_demand": over_layers * out,
+        "combine_demand": over_layers.T * back,
     }
 
 
@@ -340,16 +375,13 @@ def _network_times(
     combine did, both in BF16; the GEMMs take twice the forward time.
     """
     overhead = job.step.collective_overhead
-
-    def all_to_all(demand: NDArray[np.float32]) -> FloatArray:
-        return overhead + network.routing.transfer_time(demand, network.offset, network.capacity)
-
-    dispatch, combine = all_to_all(there), all_to_all(back)
+    dispatch = overhead + network.seconds(there, job.step)
+    combine = overhead + network.combine.seconds(back, job.step)
     waiting = overhead + network.gather_seconds if job.dispatch.needs_counts else 0.0
     dispatch = dispatch + waiting
     backward = np.zeros_like(dispatch)
     if gradient is not None:
-        backward = all_to_all(gradient) + combine + 2.0 * compute
+        backward = overhead + network.seconds(gradient, job.step) + combine + 2.0 * compute
     bound = transfer_bound + 2.0 * overhead + waiting
     # Sums in another order: the last digits of a bound that is met may cross.
     return dispatch, combine, backward, np.minimum(bound, dispatch + combine)
@@ -358,8 +390,9 @@ def _network_times(
 def transfer_bounds(job: Job, copies: NDArray[np.float32]) -> FloatArray:
     """Return below what no routing moves a dispatch and its combine, [networks, M] seconds.
 
-    Each is ``network.node_cut`` or ``network.capacity_bound``, whichever is larger. Combine is
-    dispatch transposed, so that both share the sums over a device's copies.
+    Each is ``network.node_cut``, ``network.capacity_bound`` or the cut around a place of several
+    devices, whichever is largest. Combine is dispatch transposed, so that both share the sums over
+    a device's copies.
     """
     leaving = copies.sum(axis=2, dtype=np.float64)
     reaching = copies.sum(axis=1, dtype=np.float64)
@@ -374,5 +407,12 @@ def transfer_bounds(job: Job, copies: NDArray[np.float32]) -> FloatArray:
         back = np.maximum((reaching / out).max(axis=1), (leaving / into).max(axis=1))
         there = out_bytes * np.maximum(there, crossed[:, 2 * n] / capacity)
         back = back_bytes * np.maximum(back, crossed[:, 2 * n + 1] / capacity)
+        where = places(network.topology)
+        if where is not None:
+            out_of, in_to = crossing(where, copies)
+            cut = np.maximum(out_of / where.leaving, in_to / where.reaching).max(axis=1)
+            there = np.maximum(there, out_bytes * cut)
+            cut = np.maximum(in_to / where.leaving, out_of / where.reaching).max(axis=1)
+            back = np.maximum(back, back_bytes * cut)
         bounds.append(there + back)
     return np.stack(bounds)

@@ -36,7 +36,9 @@ class SimulateSettings:
     synchronous: bool = False
     """All groups send at once (the worst case) instead of at their mean rates."""
     normalise: str = "iso-injection"
-    """What the budget fixes: iso-injection or iso-port."""
+    """What the budget fixes: iso-injection, iso-port, iso-cost or iso-power."""
+    prices: str = ""
+    """Bill of materials (.toml) behind iso-cost; empty: the one that is shipped."""
     bandwidth: units.Bandwidth = 50e9
     """Bytes/s (or 400Gbps) that leave a device, split over its links."""
     latency: units.Seconds = 1e-6
@@ -53,6 +55,10 @@ class SimulateSettings:
     """Requests of the synthetic trace (without --trace)."""
     seed: int = 0
     """Seed of every random draw."""
+    node_limit: int = 0
+    """Of 8 groups of experts, from how many a synthetic token's come (DeepSeek-V3: 4); 0: all."""
+    node_bandwidth: units.Bandwidth = 450e9
+    """Scale-up bytes/s of a device inside a node (rails)."""
     workload: WorkloadSettings = field(default_factory=lambda: WorkloadSettings(batches=64))
     """How batches are cut from the trace."""
     dispatch: DispatchSettings = field(default_factory=DispatchSettings)

@@ -13,7 +13,7 @@ import numpy as np
 from topomoe.demand import DispatchSettings
 from topomoe.model import MoEModel
 from topomoe.placement import Placement
-from topomoe.pricing import BatchResult, Job, make_job, run_batch
+from topomoe.pricing import BatchResult, Job, Routings, make_job, run_batch
 from topomoe.routing_trace import RoutingTrace
 from topomoe.step import FloatArray, SimulationResult, StepSettings, StepTime
 from topomoe.topologies.errors import InputError
@@ -76,7 +76,7 @@ def simulate(
 
 def simulate_networks(
     trace: RoutingTrace,
-    networks: Sequence[tuple[Topology, Routing | None]],
+    networks: Sequence[tuple[Topology, Routings]],
     placement: Placement,
     model: str | MoEModel | None,
     workload: WorkloadSettings,
@@ -88,7 +88,8 @@ def simulate_networks(
 ) -> list[SimulationResult]:
     """Return a result a network; all see the same batches and the same dispatch.
 
-    ``progress`` is called once a batch, of which there are ``total_batches(workload, resamples)``.
+    A network may have one routing for dispatch and another for combine. ``progress`` is called once
+    a batch, of which there are ``total_batches(workload, resamples)``.
     """
     if not networks:
         raise InputError("simulate needs at least one topology")
@@ -170,7 +171,8 @@ def collect(
         max_over_mean=stacked("max_over_mean"),
         remote_bytes=stacked("remote_bytes"),
         cross_row_bytes=stacked("cross_row_bytes"),
-        mean_demand=np.mean([r.demand for r in results], axis=0) / layers,
+        dispatch_demand=np.mean([r.dispatch_demand for r in results], axis=0) / layers,
+        combine_demand=np.mean([r.combine_demand for r in results], axis=0) / layers,
         device_load=np.mean([r.device_load for r in results], axis=0),
         requests=requests,
         positions=positions,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 FloatArray = NDArray[np.float64]
 OVERLAPS = ("none", "two-batch")
+FIDELITIES = ("bottleneck", "max-min")
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,20 @@ class StepSettings:
     """none, or two-batch: half the tokens communicate while the other half computes."""
     context_tokens: int = 4096
     """Tokens a request attends to, for attention's share of the step."""
+    fidelity: str = "bottleneck"
+    """Network model: bottleneck, or max-min (fair sharing, event by event; far slower)."""
+    max_min_rtol: float = 1e-3
+    """Flows within this share of the clock finish together in max-min; 0: exact."""
 
     def __post_init__(self) -> None:
         """Check every field; InputError names the field and what it must be."""
         device_preset(self.device)
         if self.overlap not in OVERLAPS:
             raise unknown("overlap", self.overlap, OVERLAPS)
+        if self.fidelity not in FIDELITIES:
+            raise unknown("fidelity", self.fidelity, FIDELITIES)
+        if not 0 <= self.max_min_rtol < 1:
+            raise InputError(f"max_min_rtol must be in [0, 1), got {self.max_min_rtol}")
         for field in ("collective_overhead", "mtu", "tile_tokens", "context_tokens"):
             value = getattr(self, field)
             if not 0 <= value < np.inf:
@@ -138,11 +147,17 @@ class SimulationResult:
     max_over_mean: FloatArray  # [B, M] of device load in token-expert pairs
     remote_bytes: FloatArray  # [B, M] on the network, in training with the backward pass
     cross_row_bytes: FloatArray  # [B, M] of them between different rows of the grid
-    mean_demand: FloatArray  # [N, N] of them between devices, a mean over steps and layers
+    dispatch_demand: FloatArray  # [N, N] of them going out, a mean over steps and layers
+    combine_demand: FloatArray  # [N, N] of them coming back, a mean over steps and layers
     device_load: FloatArray  # [M, N] mean token-expert pairs a step
     requests: int  # distinct requests behind the batches
     positions: int  # distinct token positions behind the batches
     mean_interval: tuple[float, float] | None  # 95 % for the mean step, over requests
+
+    @property
+    def mean_demand(self) -> FloatArray:
+        """Bytes between devices both ways, [N, N], a mean over steps and layers."""
+        return self.dispatch_demand + self.combine_demand
 
     @cached_property
     def step_time(self) -> TimeSummary:

@@ -11,6 +11,9 @@ device     mean token-expert pairs on one device, one placement
 placement  balance of one layer's placement on training and held-out requests, with its bound
 expert     held-out load share of one expert in one layer
 pattern    one draw of a synthetic traffic pattern on one network
+optimum    mean demand of a layer on one network beside the least time of any routing (--optimum)
+cost       what one topology costs and draws
+failure    one topology with something failed, beside the same one whole (--failures)
 """
 
 from __future__ import annotations
@@ -21,22 +24,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from topomoe.degradation import degraded_topologies, failure_rows
 from topomoe.demand import check_node_size
-from topomoe.inputs import (
-    expert_load,
-    least_exact_slots,
-    load_or_make,
-    scale_note,
-    topology_at_budget,
-)
+from topomoe.inputs import expert_load, least_exact_slots, load_or_make
 from topomoe.model import MoEModel
 from topomoe.patterns import PATTERNS, pattern_demand
 from topomoe.placement import Placement, place
 from topomoe.placement.registry import check_method, check_slots
 from topomoe.run_folder import RunFolder, read_parquet, write_parquet
 from topomoe.simulation import simulate_networks, total_batches
+from topomoe.study_networks import StudyNetwork, build_networks
+from topomoe.study_optimum import optimum_rows
 from topomoe.study_rows import (
     COLUMNS,
+    cost_rows,
     device_rows,
     expert_rows,
     layer_rows,
@@ -47,12 +48,10 @@ from topomoe.study_rows import (
     summary_row,
 )
 from topomoe.study_settings import StudySettings
-from topomoe.topologies.circuits import check_wiring
 from topomoe.topologies.errors import InputError
+from topomoe.topologies.failure_scenarios import FailureScenario, failure_scenarios
+from topomoe.topologies.prices import load_prices
 from topomoe.topologies.registry import parse_grid
-from topomoe.topologies.routing import POLICIES, route
-from topomoe.topologies.routing.routing import Routing
-from topomoe.topologies.topology import Topology
 from topomoe.trace import RoutingTrace
 from topomoe.workload import iter_batches, workload_notes
 
@@ -69,8 +68,9 @@ class StudyInput:
     model: MoEModel
     grid: tuple[int, int]
     slots: int
-    networks: tuple[tuple[str, Topology, Routing], ...]  # name, topology, default routing
-    others: tuple[tuple[str, Topology, Routing], ...]  # the same topologies, other routings
+    networks: tuple[StudyNetwork, ...]  # under default routings
+    others: tuple[StudyNetwork, ...]  # the same topologies under other routings
+    scenarios: tuple[FailureScenario, ...]
     patterns: tuple[str, ...]  # traffic patterns that the grid has room for
     notes: tuple[str, ...]
 
@@ -88,7 +88,11 @@ def prepare(settings: StudySettings) -> StudyInput:
     """Load the trace, split it and build the networks; InputError for what does not fit."""
     grid = parse_grid(settings.grid)
     model, trace = load_or_make(
-        settings.trace, settings.model, settings.synthetic_requests, settings.seed
+        settings.trace,
+        settings.model,
+        settings.synthetic_requests,
+        settings.seed,
+        settings.node_limit,
     )
     if settings.layers or settings.domains:
         trace = trace.filter(domains=settings.domains or None, layers=settings.layers or None)
@@ -103,33 +107,20 @@ def prepare(settings: StudySettings) -> StudyInput:
             f"{model.name} has {model.num_shared_experts}"
         )
     slots = settings.slots or least_exact_slots(trace.num_experts + routed, devices)
-    for policy in settings.routings:
-        if policy not in POLICIES and policy != "none":
-            route(_first_topology(settings, grid), policy)
     _check(settings, trace, grid, slots)
     patterns, pattern_notes = patterns_of(grid)
-    networks, others = [], []
-    scale_notes: tuple[str, ...] = ()
-    for name in settings.topologies:
-        topology = topology_at_budget(settings, name, grid)
-        scale_notes += scale_note(settings, topology)
-        default = route(topology)
-        networks.append((name, topology, default))
-        for policy in settings.routings:
-            if policy != "none" and not default.name.startswith(policy + "-"):
-                other = _try_route(topology, policy, settings.seed)
-                if other is not None and other.name != default.name:
-                    others.append((name, topology, other))
+    networks, others, notes = build_networks(settings, grid, train, model, slots)
     return StudyInput(
         train,
         test,
         model,
         grid,
         slots,
-        tuple(networks),
-        tuple(others),
+        networks,
+        others,
+        _scenarios(settings, networks),
         patterns,
-        (*scale_notes, *pattern_notes, *trace.notes, *workload_notes(test, settings.workload)),
+        (*notes, *pattern_notes, *trace.notes, *workload_notes(test, settings.workload)),
     )
 
 
@@ -139,10 +130,39 @@ def _check(settings: StudySettings, trace: RoutingTrace, grid: tuple[int, int], 
     for method in settings.placements:
         check_method(method)
     check_slots(trace.num_experts, devices, slots)
+    load_prices(settings.prices)
     for replica_routing in settings.replica_routings:
         check_node_size(replace(settings.dispatch, replica_routing=replica_routing), devices)
-    check_wiring(settings.circuits, grid)
     iter_batches(trace, devices, grid, settings.workload, np.random.default_rng(settings.seed))
+
+
+def _scenarios(
+    settings: StudySettings, networks: tuple[StudyNetwork, ...]
+) -> tuple[FailureScenario, ...]:
+    """Return the failure scenarios; InputError where a topology lacks what they name."""
+    scenarios = failure_scenarios(settings.failures, settings.failure_draws, settings.seed)
+    degraded_topologies([(network.name, network.topology) for network in networks], scenarios)
+    return scenarios
+
+
+def _failures(
+    settings: StudySettings, given: StudyInput, progress: Callable[[str, int, int], None]
+) -> pd.DataFrame:
+    """Return the failure rows: the last placement method, first replica routing, held-out steps."""
+    return failure_rows(
+        given.test,
+        expert_load(given.train, settings.shared_expert),
+        [(network.name, network.topology) for network in given.networks],
+        given.scenarios,
+        given.slots,
+        given.model,
+        settings.placements[-1],
+        workload=settings.workload,
+        dispatch=replace(settings.dispatch, replica_routing=settings.replica_routings[0]),
+        step=settings.step,
+        seed=settings.seed,
+        progress=lambda done, of: progress("failures", done, of),
+    )
 
 
 def patterns_of(grid: tuple[int, int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -155,19 +175,6 @@ def patterns_of(grid: tuple[int, int]) -> tuple[tuple[str, ...], tuple[str, ...]
         except InputError as error:
             notes.append(f"pattern {pattern} is left out: {error}")
     return tuple(found), tuple(notes)
-
-
-def _first_topology(settings: StudySettings, grid: tuple[int, int]) -> Topology:
-    return topology_at_budget(settings, settings.topologies[0], grid)
-
-
-def _try_route(topology: Topology, policy: str, seed: int) -> Routing | None:
-    """Return the routing, or None where the policy does not suit the topology."""
-    options = {"seed": seed} if policy == "ecmp-hash" else {}
-    try:
-        return route(topology, policy, **options)
-    except InputError:
-        return None
 
 
 def run_study(
@@ -198,15 +205,16 @@ def run_study(
                         grid=given.grid,
                         seed=settings.seed,
                     )
-                networks = given.networks
-                if last and replica_number == 0:
-                    networks = (*networks, *given.others)
+                with_others = last and replica_number == 0
                 frame = _run_unit(
-                    settings, given, method, placement, replica_routing, networks, progress
+                    settings, given, method, placement, replica_routing, with_others, progress
                 )
                 write_parquet(part, frame)
             frames.append(read_parquet(part))
     frames.append(expert_rows(given.test))
+    frames.append(cost_rows(settings, given.networks))
+    if given.scenarios:
+        frames.append(_failures(settings, given, progress))
     frames.append(pattern_rows(settings, given.grid, given.networks, given.patterns, progress))
     results = pd.concat(frames, ignore_index=True).reindex(columns=list(COLUMNS))
     folder.finish(results)
@@ -238,11 +246,12 @@ def _run_unit(
     method: str,
     placement: Placement,
     replica_routing: str,
-    networks: tuple[tuple[str, Topology, Routing], ...],
+    with_others: bool,
     progress: Callable[[str, int, int], None],
 ) -> pd.DataFrame:
     import pandas as pd
 
+    networks = (*given.networks, *given.others) if with_others else given.networks
     total = total_batches(settings.workload, settings.resamples)
     what = f"{method}, {replica_routing}"
     done = 0
@@ -254,7 +263,7 @@ def _run_unit(
 
     results = simulate_networks(
         given.test,
-        [(topology, routing) for _, topology, routing in networks],
+        [(network.topology, network.routing) for network in networks],
         placement,
         given.model,
         settings.workload,
@@ -266,10 +275,12 @@ def _run_unit(
     )
     shared = settings.shared_expert
     frames = [placement_rows(given.train, given.test, placement, shared), device_rows(results[0])]
-    for (name, topology, routing), result in zip(networks, results, strict=True):
+    for network, result in zip(networks, results, strict=True):
         parts = [step_rows(result), layer_rows(result), summary_row(result)]
-        parts.append(link_rows(topology, routing, result))
-        frames += [p.assign(topology=name, routing=routing.name) for p in parts]
+        parts.append(link_rows(network, result))
+        frames += [p.assign(topology=network.name, routing=network.routing_name) for p in parts]
+    if settings.optimum and with_others:
+        frames.append(optimum_rows(networks, results, progress))
     unit = pd.concat(frames, ignore_index=True)
     return unit.assign(placement=method, replica_routing=replica_routing).reindex(
         columns=list(COLUMNS)

@@ -54,6 +54,19 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
     ),
     "expert": ("layer", "index", "share"),
     "pattern": ("topology", "routing", "pattern", "level", "batch", "time_s"),
+    "cost": ("topology", "dollars", "watts"),
+}
+_OPTIONAL: Mapping[str, tuple[str, ...]] = {
+    "optimum": (
+        "topology",
+        "routing",
+        "time_s",
+        "optimum_s",
+        "node_cut_s",
+        "volume_bound_s",
+        "virtual_channels",
+    ),
+    "failure": ("topology", "routing", "scenario", "draw", "devices", "parts"),
 }
 _MAY_BE_EMPTY = ("step_low_s", "step_high_s")  # without bootstrap resamples
 
@@ -190,13 +203,13 @@ def counted(number: int, noun: str) -> str:
 
 
 def _check(frame: pd.DataFrame, path: Path) -> None:
-    needed = {"record", "index", *_MAY_BE_EMPTY}.union(*_NEEDED.values())
+    needed = {"record", "index", *_MAY_BE_EMPTY}.union(*_NEEDED.values(), *_OPTIONAL.values())
     missing = sorted(needed - set(frame.columns))
     if missing:
         raise InputError(f"{path}: columns are missing: {', '.join(missing)}")
-    for record, columns in _NEEDED.items():
+    for record, columns in (_NEEDED | _OPTIONAL).items():
         rows = frame[frame["record"] == record]
-        if rows.empty:
+        if rows.empty and record in _NEEDED:
             raise InputError(f"{path}: no rows of record {record}: not a finished study")
         for column in columns:
             values = rows[column]

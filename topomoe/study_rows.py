@@ -11,9 +11,8 @@ from topomoe.inputs import expert_load
 from topomoe.patterns import pattern_demand
 from topomoe.placement import Placement, certificate
 from topomoe.step import SimulationResult
+from topomoe.study_networks import StudyNetwork
 from topomoe.study_settings import StudySettings
-from topomoe.topologies.routing.routing import Routing
-from topomoe.topologies.topology import Topology
 from topomoe.trace import RoutingTrace
 
 if TYPE_CHECKING:
@@ -62,6 +61,18 @@ COLUMNS = (
     "time_s",
     "requests",
     "positions",
+    "optimum_s",
+    "node_cut_s",
+    "volume_bound_s",
+    "virtual_channels",
+    "dollars",
+    "watts",
+    "scenario",
+    "draw",
+    "devices",
+    "parts",
+    "ratio",
+    "same_routing_ratio",
 )
 
 
@@ -148,10 +159,15 @@ def summary_row(result: SimulationResult) -> pd.DataFrame:
     )
 
 
-def link_rows(topology: Topology, routing: Routing, result: SimulationResult) -> pd.DataFrame:
+def link_rows(network: StudyNetwork, result: SimulationResult) -> pd.DataFrame:
     """Return a row a link: mean bytes a layer."""
     import pandas as pd
 
+    topology = network.topology
+    there, back = network.parts
+    load = there.link_load(result.dispatch_demand[None]) + back.link_load(
+        result.combine_demand[None]
+    )
     return pd.DataFrame(
         {
             "record": "link",
@@ -159,7 +175,7 @@ def link_rows(topology: Topology, routing: Routing, result: SimulationResult) ->
             "source": topology.links[:, 0],
             "target": topology.links[:, 1],
             "capacity_bytes_per_s": topology.capacity,
-            "load_bytes": routing.link_load(result.mean_demand[None])[0],
+            "load_bytes": load[0],
         }
     )
 
@@ -208,10 +224,27 @@ def expert_rows(trace: RoutingTrace) -> pd.DataFrame:
     )
 
 
+def cost_rows(settings: StudySettings, networks: Sequence[StudyNetwork]) -> pd.DataFrame:
+    """Return a row a topology: what it costs and draws, by the bill of materials."""
+    import pandas as pd
+
+    from topomoe.topologies.cost import bill_of_materials
+
+    bills = [bill_of_materials(network.topology, settings.prices) for network in networks]
+    return pd.DataFrame(
+        {
+            "record": "cost",
+            "topology": [network.name for network in networks],
+            "dollars": [bill.dollars for bill in bills],
+            "watts": [bill.watts for bill in bills],
+        }
+    )
+
+
 def pattern_rows(
     settings: StudySettings,
     grid: tuple[int, int],
-    networks: Sequence[tuple[str, Topology, Routing]],
+    networks: Sequence[StudyNetwork],
     patterns: Sequence[str],
     progress: Callable[[str, int, int], None],
 ) -> pd.DataFrame:
@@ -232,14 +265,15 @@ def pattern_rows(
                 for _ in range(settings.pattern_draws)
             ]
         ).astype(np.float32)
-        for name, topology, routing in networks:
-            time = bottleneck(topology, routing, demand, mtu=settings.step.mtu or None)
+        for network in networks:
+            routing = network.parts[0]
+            time = bottleneck(network.topology, routing, demand, mtu=settings.step.mtu or None)
             frames.append(
                 pd.DataFrame(
                     {
                         "record": "pattern",
-                        "topology": name,
-                        "routing": routing.name,
+                        "topology": network.name,
+                        "routing": network.routing_name,
                         "pattern": pattern,
                         "level": level,
                         "batch": np.arange(settings.pattern_draws),

@@ -43,9 +43,21 @@ class StudySettings:
     shared_expert: str = "local"
     """local (a copy on every device) or routed (placed and dispatched to as one more expert)."""
     routings: tuple[str, ...] = ("ecmp", "ecmp-hash")
-    """Routings beside each topology's default, run with the last placement; none: no others."""
+    """Routings beside each topology's default, run with the last placement; none: no others.
+
+    optimal and ugal are fitted to training requests, dispatch and combine apart.
+    """
+    optimum: bool = False
+    """Solve for the least time of any routing on each topology, with the last placement."""
+    failures: tuple[str, ...] = ()
+    """What fails, a scenario each: links:1,2,4 (as many at random), switches:1, device:5; + joins.
+    """
+    failure_draws: int = 5
+    """Seeded draws of each random failure scenario."""
     normalise: str = "iso-injection"
-    """What is equal for all topologies: iso-injection or iso-port."""
+    """What is equal for all topologies: iso-injection, iso-port, iso-cost or iso-power."""
+    prices: str = ""
+    """Bill of materials (.toml) behind dollars and watts; empty: the one that is shipped."""
     bandwidth: units.Bandwidth = 50e9
     """Bytes/s (or 400Gbps) that leave a device, split over its links."""
     latency: units.Seconds = 1e-6
@@ -55,7 +67,8 @@ class StudySettings:
     ports: int = 4
     """Circuit ports a device (optical), all ports a device (iso-port)."""
     circuits: str = "expander"
-    """Wiring of the optical fabric: mesh, torus, torus-twist-T, rows, columns or expander."""
+    """Wiring of the optical fabric: mesh, torus, torus-twist-T, rows, columns, expander, or how to
+    choose circuits for training traffic: b-matching, mixnet, topo-opt."""
     layers: tuple[int, ...] = ()
     """MoE layers of the trace to run; empty: all."""
     domains: tuple[str, ...] = ()
@@ -72,6 +85,10 @@ class StudySettings:
     """Requests of the synthetic trace (without --trace)."""
     seed: int = 0
     """Seed of every random draw."""
+    node_limit: int = 0
+    """Of 8 groups of experts, from how many a synthetic token's come (DeepSeek-V3: 4); 0: all."""
+    node_bandwidth: units.Bandwidth = 450e9
+    """Scale-up bytes/s of a device inside a node (rails)."""
     workload: WorkloadSettings = field(default_factory=WorkloadSettings)
     """How batches are cut from the trace."""
     dispatch: DispatchSettings = field(default_factory=DispatchSettings)
@@ -96,7 +113,7 @@ class StudySettings:
         for name in ("slots", "seed", "resamples"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} must be >= 0, got {getattr(self, name)}")
-        for name in ("pattern_draws", "synthetic_requests", "ports"):
+        for name in ("pattern_draws", "synthetic_requests", "ports", "failure_draws"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be >= 1, got {getattr(self, name)}")
         if not 0 < self.test_fraction < 1:

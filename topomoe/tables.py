@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,9 @@ from topomoe.run_folder import RunFolder
 from topomoe.simulation import LEAST_REQUESTS
 from topomoe.study_results import StudyResults, counted, gains, read_study
 from topomoe.study_rows import PATTERN_BYTES_PER_PAIR
+from topomoe.table_columns import number_column, table_of, text_column
 from topomoe.table_text import Cell, Table, decimals, latex, markdown
+from topomoe.tables_network import cost_table, failures_table, optimum_table
 from topomoe.topologies.files import write_atomic
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ def study_tables(results: StudyResults) -> tuple[Table, ...]:
         summary_table(results),
         gains_table(results),
         placements_table(results),
+        *([optimum_table(results)] if not results.rows("optimum").empty else []),
+        *([failures_table(results)] if not results.rows("failure").empty else []),
+        cost_table(results),
         patterns_table(results),
     )
 
@@ -55,24 +59,24 @@ def summary_table(results: StudyResults) -> Table:
         for a, b in zip(rows["step_low_s"], rows["step_high_s"], strict=True)
     ]
     columns = [
-        _text("rank", ranks(rows["moe_s"]), numeric=True),
-        _text("topology", map(results.topology_label, rows["topology"])),
-        _text("routing", rows["routing"]),
-        _text("placement", rows["placement"]),
-        _text("replicas", rows["replica_routing"]),
-        _numbers("MoE mean (ms)", 1e3 * rows["moe_s"]),
-        _numbers("MoE p50 (ms)", 1e3 * rows["moe_p50_s"]),
-        _numbers("MoE p95 (ms)", 1e3 * rows["moe_p95_s"]),
-        _numbers("MoE p99 (ms)", 1e3 * rows["moe_p99_s"]),
-        _numbers("step mean (ms)", 1e3 * rows["step_s"]),
-        _text("95 % interval (ms)", interval, numeric=True),
-        _numbers("step p99 (ms)", 1e3 * rows["step_p99_s"]),
-        _numbers("dispatch + combine (ms)", 1e3 * network),
-        _numbers("over its bound", network / bound, best=False),
-        _numbers("max/mean load", rows["max_over_mean"]),
-        _numbers("remote (GB)", 1e-9 * rows["remote_bytes"]),
+        text_column("rank", ranks(rows["moe_s"]), numeric=True),
+        text_column("topology", map(results.topology_label, rows["topology"])),
+        text_column("routing", rows["routing"]),
+        text_column("placement", rows["placement"]),
+        text_column("replicas", rows["replica_routing"]),
+        number_column("MoE mean (ms)", 1e3 * rows["moe_s"]),
+        number_column("MoE p50 (ms)", 1e3 * rows["moe_p50_s"]),
+        number_column("MoE p95 (ms)", 1e3 * rows["moe_p95_s"]),
+        number_column("MoE p99 (ms)", 1e3 * rows["moe_p99_s"]),
+        number_column("step mean (ms)", 1e3 * rows["step_s"]),
+        text_column("95 % interval (ms)", interval, numeric=True),
+        number_column("step p99 (ms)", 1e3 * rows["step_p99_s"]),
+        number_column("dispatch + combine (ms)", 1e3 * network),
+        number_column("over its bound", network / bound, best=False),
+        number_column("max/mean load", rows["max_over_mean"]),
+        number_column("remote (GB)", 1e-9 * rows["remote_bytes"]),
     ]
-    return _table(
+    return table_of(
         "summary",
         "Topology, placement and routing",
         f"Means and percentiles over {counted(results.num_batches, 'batch')}, behind which stand "
@@ -94,18 +98,18 @@ def gains_table(results: StudyResults) -> Table:
     least = rows.groupby("kind")["ratio"].transform("min")
     faster = least.where(least.round(decimals(rows["ratio"])) < 1)  # as written, not 1.000
     columns = [
-        _text("change", rows["kind"]),
-        _text("topology", map(results.topology_label, rows["topology"])),
-        _text("placement", rows["placement"]),
-        _text("replicas", rows["replica_routing"]),
-        _text("from", map(results.topology_label, rows["reference"])),
-        _text("to", map(results.topology_label, rows["choice"])),
-        _numbers("MoE from (ms)", 1e3 * rows["reference_s"], best=False),
-        _numbers("MoE to (ms)", 1e3 * rows["moe_s"], best=False),
-        _numbers("to/from", rows["ratio"], best=faster),
+        text_column("change", rows["kind"]),
+        text_column("topology", map(results.topology_label, rows["topology"])),
+        text_column("placement", rows["placement"]),
+        text_column("replicas", rows["replica_routing"]),
+        text_column("from", map(results.topology_label, rows["reference"])),
+        text_column("to", map(results.topology_label, rows["choice"])),
+        number_column("MoE from (ms)", 1e3 * rows["reference_s"], best=False),
+        number_column("MoE to (ms)", 1e3 * rows["moe_s"], best=False),
+        number_column("to/from", rows["ratio"], best=faster),
     ]
     first = results.groups[0]
-    return _table(
+    return table_of(
         "gains",
         "Routing, placement and topology apart",
         "Mean time of the MoE layers after one change alone; to/from below 1 is faster. Routing: "
@@ -120,15 +124,15 @@ def placements_table(results: StudyResults) -> Table:
     """Return each placement's balance on training and held-out requests, with its bound."""
     rows = placement_balance(results)
     columns = [
-        _text("placement", rows.index),
-        _numbers("training, mean", rows["train_mean"]),
-        _numbers("training, worst layer", rows["train_worst"]),
-        _numbers("least possible, mean", rows["bound_mean"], best=False),
-        _numbers("held out, mean", rows["test_mean"]),
-        _numbers("held out, worst layer", rows["test_worst"]),
-        _numbers("held out / training", rows["test_mean"] / rows["train_mean"], best=False),
+        text_column("placement", rows.index),
+        number_column("training, mean", rows["train_mean"]),
+        number_column("training, worst layer", rows["train_worst"]),
+        number_column("least possible, mean", rows["bound_mean"], best=False),
+        number_column("held out, mean", rows["test_mean"]),
+        number_column("held out, worst layer", rows["test_worst"]),
+        number_column("held out / training", rows["test_mean"] / rows["train_mean"], best=False),
     ]
-    return _table(
+    return table_of(
         "placements",
         "Balance of the placements",
         "Load of the busiest device over the mean device (1 is even), over all requests of a part "
@@ -192,37 +196,6 @@ def patterns_table(results: StudyResults) -> Table:
 def ranks(values: pd.Series[float]) -> list[str]:
     """Return 1 for the least, 2 for the next, equal ranks for equal values."""
     return [str(int(rank)) for rank in values.rank(method="min")]
-
-
-_Column = tuple[str, bool, list[Cell]]  # header, numeric, cells
-
-
-def _table(name: str, title: str, note: str, columns: Sequence[_Column]) -> Table:
-    return Table(
-        name,
-        title,
-        note,
-        tuple(header for header, _, _ in columns),
-        tuple(numeric for _, numeric, _ in columns),
-        tuple(zip(*(cells for _, _, cells in columns), strict=True)),
-    )
-
-
-def _text(header: str, values: Iterable[object], numeric: bool = False) -> _Column:
-    return header, numeric, [Cell(str(value)) for value in values]
-
-
-def _numbers(
-    header: str, values: pd.Series[float], best: bool | pd.Series[float] = True
-) -> _Column:
-    """Return a column of numbers; the least is bold, or those that equal ``best`` in their row."""
-    form: Callable[[float], str] = f"{{:.{decimals(values)}f}}".format
-    texts = [form(value) for value in values]
-    if isinstance(best, bool):
-        least = [form(values.min()) if best and len(values) else ""] * len(texts)
-    else:
-        least = [form(value) for value in best]
-    return header, True, [Cell(t, t == b) for t, b in zip(texts, least, strict=True)]
 
 
 def _distinct(values: pd.Series[float], noun: str) -> str:

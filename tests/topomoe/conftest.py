@@ -26,6 +26,10 @@ def run_small_study(path: Path, notes: tuple[str, ...] = (), **changes: object) 
         "synthetic_requests": 12,
         "pattern_draws": 3,
         "resamples": 2,
+        "routings": ("ecmp", "ecmp-hash", "valiant", "ugal", "optimal"),
+        "optimum": True,
+        "failures": ("links:1", "2", "switches:1"),
+        "failure_draws": 2,
         "workload": WorkloadSettings(batches=4, batch_tokens=128),
     }
     settings = StudySettings(**{**chosen, **changes})  # type: ignore[arg-type]

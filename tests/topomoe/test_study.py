@@ -82,8 +82,8 @@ def test_every_record_has_the_rows_it_should(table: pd.DataFrame) -> None:
     given = prepare(TINY)
     # Other routings run with the last placement and its first replica routing only.
     simulated = UNITS * 3 + len(given.others)
-    links = sum(t.num_links for _, t, _ in given.networks) * UNITS
-    links += sum(t.num_links for _, t, _ in given.others)
+    links = sum(n.topology.num_links for n in given.networks) * UNITS
+    links += sum(n.topology.num_links for n in given.others)
     wanted = {
         "step": simulated * 4,
         "layer": simulated * 3,
@@ -93,12 +93,15 @@ def test_every_record_has_the_rows_it_should(table: pd.DataFrame) -> None:
         "placement": UNITS * 3,
         "expert": 3 * 8,
         "pattern": len(PATTERNS) * 2 * 3 * 3,
+        "cost": 3,
     }
     assert table["record"].value_counts().to_dict() == wanted
     assert list(table.columns) == list(COLUMNS)
     assert len(given.others) > 0
     other = rows(table, "summary").merge(
-        pd.DataFrame([(n, r.name) for n, _, r in given.others], columns=["topology", "routing"])
+        pd.DataFrame(
+            [(n.name, n.routing_name) for n in given.others], columns=["topology", "routing"]
+        )
     )
     assert set(other["placement"]) == {"exact"}
     assert set(other["replica_routing"]) == {"weighted"}
@@ -167,11 +170,11 @@ def test_link_and_device_rows_add_up_to_what_is_sent_and_computed(table: pd.Data
 def test_at_level_zero_all_patterns_are_uniform(table: pd.DataFrame) -> None:
     at_zero = rows(table, "pattern").query("level == 0")
     uniform = PATTERN_BYTES_PER_PAIR * (1 - np.eye(8))
-    for name, topology, routing in prepare(TINY).networks:
-        mine = at_zero[at_zero["topology"] == name]
+    for network in prepare(TINY).networks:
+        mine = at_zero[at_zero["topology"] == network.name]
         assert len(mine) == len(PATTERNS) * 3
         assert mine["time_s"].nunique() == 1
-        wanted = bottleneck(topology, routing, uniform, mtu=4096)
+        wanted = bottleneck(network.topology, network.parts[0], uniform, mtu=4096)
         assert mine["time_s"].iloc[0] == pytest.approx(wanted, rel=1e-6)
     hot = rows(table, "pattern").query("level == .8 and pattern == 'hotspot'")["time_s"]
     assert hot.min() > at_zero["time_s"].min()
@@ -320,8 +323,8 @@ def test_an_edge_list_takes_part_at_the_same_budget(tmp_path: Path) -> None:
     path.write_text("\n".join(f"{a} {(a + 1) % 8}" for a in range(8)))
     settings = replace(TINY, topologies=(str(path), "torus"), placements=("exact",))
     given = prepare(settings)
-    for _, topology, _ in given.networks:
-        assert topology.injection.max() == pytest.approx(50e9, rel=1e-12)
+    for network in given.networks:
+        assert network.topology.injection.max() == pytest.approx(50e9, rel=1e-12)
     table = run(settings, tmp_path / "run", given).results()
     summary = rows(table, "summary").query("replica_routing == 'weighted'")
     ring = summary[summary["topology"] == str(path)]
@@ -358,7 +361,12 @@ def test_exact_balance_is_reached_with_these_slots() -> None:
         ({"topologies": ("tours",)}, "unknown topology 'tours'; did you mean 'torus'"),
         ({"topologies": ("none.csv",)}, "none.csv: cannot read the edge list"),
         ({"routings": ("ecpm",)}, "unknown routing 'ecpm'; did you mean 'ecmp'"),
-        ({"normalise": "iso-cost"}, "unknown normalisation 'iso-cost'"),
+        ({"normalise": "iso-costs"}, "unknown normalisation 'iso-costs'"),
+        ({"prices": "none.toml"}, "none.toml: cannot read"),
+        ({"failures": ("links:x",)}, "failures"),
+        ({"failures": ("device:99",)}, "devices of .* are 0..7, got 99"),
+        ({"failure_draws": 0}, "failure_draws must be >= 1, got 0"),
+        ({"node_limit": 9}, "token_groups must be in 1..8, got 9"),
         ({"grid": "2x0"}, "grid must have rows >= 1 and columns >= 1, got 2x0"),
         ({"model": "mixtral"}, "unknown model 'mixtral'"),
         ({"layers": (32,)}, r"layers must be in 0\.\.31"),

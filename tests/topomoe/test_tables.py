@@ -42,7 +42,7 @@ def assert_shows(text: str, value: float) -> None:
 
 
 def test_tables_come_as_markdown_and_latex(written: dict[str, str]) -> None:
-    names = ("summary", "gains", "placements", "patterns")
+    names = ("summary", "gains", "placements", "optimum", "failures", "cost", "patterns")
     assert sorted(written) == sorted(f"{n}.{ending}" for n in names for ending in ("md", "tex"))
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from types import ModuleType
 
 from topomoe.plots import (
+    cost,
+    degradation,
     expert_load,
     gains,
     layer_time,
@@ -13,6 +15,7 @@ from topomoe.plots import (
     moe_time,
     pattern_time,
     placement_balance,
+    routing_optimum,
     step_distribution,
     step_time,
 )
@@ -26,6 +29,9 @@ FIGURES: tuple[ModuleType, ...] = (
     gains,
     placement_balance,
     link_load,
+    routing_optimum,
+    cost,
+    degradation,
     pattern_time,
     layer_time,
     expert_load,
@@ -38,6 +44,11 @@ def caption(figure: ModuleType, results: StudyResults) -> str:
     return str(figure.caption(results) if hasattr(figure, "caption") else figure.CAPTION)
 
 
+def figures_of(results: StudyResults) -> tuple[ModuleType, ...]:
+    """Return the figures for which the study has results."""
+    return tuple(f for f in FIGURES if not hasattr(f, "applies") or f.applies(results))
+
+
 def draw_study(folder: RunFolder) -> list[Path]:
     """Draw figures/*.png and .pdf from config.toml and results.parquet alone; return the paths.
 
@@ -46,7 +57,7 @@ def draw_study(folder: RunFolder) -> list[Path]:
     """
     results = read_study(folder)
     paths: list[Path] = []
-    for figure in FIGURES:
+    for figure in figures_of(results):
         with look():
             paths += save(figure.draw(results), folder.path / "figures", figure.NAME)
     return paths

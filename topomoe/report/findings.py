@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from topomoe.report.findings_network import failures, listed, optimum
 from topomoe.study_results import EQUAL, StudyResults, counted, gains
 from topomoe.tables import placement_balance
 
@@ -30,6 +31,8 @@ def findings(results: StudyResults) -> list[str]:
         _parts(results),
         *_placements(results),
         *_routings(results),
+        *optimum(results),
+        *failures(results),
         _certainty(results),
     ]
 
@@ -117,7 +120,7 @@ def _placements(results: StudyResults) -> list[str]:
         )
     text = (
         "Balance (busiest device over the mean) of the placements made from measured loads: "
-        f"{_and(parts)}; holding means at most {100 * (_HOLDS - 1):.0f} % worse on requests that "
+        f"{listed(parts)}; holding means at most {100 * (_HOLDS - 1):.0f} % worse on requests that "
         "the placement has not seen."
     )
     trained, tested = fitted["train_mean"].idxmin(), fitted["test_mean"].idxmin()
@@ -235,11 +238,13 @@ def losing(results: StudyResults) -> list[str]:
             ]
             first = label(str(slower.iloc[0]["reference"]))
             text = f"With {results.group_label(group)}, " + (
-                f"{_and([first, *level])} are equally fast" if level else f"{first} is the fastest"
+                f"{listed([first, *level])} are equally fast"
+                if level
+                else f"{first} is the fastest"
             )
             if named:
                 others = "the other takes" if len(named) == 1 else "the others take"
-                text += f"; {others} {_and(named)} times as long"
+                text += f"; {others} {listed(named)} times as long"
             sentences.append(f"{text}.")
     return sentences
 
@@ -272,7 +277,3 @@ def _percent(share: float) -> str:
 
 def _ms(seconds: object) -> str:
     return f"{1e3 * float(str(seconds)):.4g}"
-
-
-def _and(parts: list[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -78,9 +78,22 @@ def _all_to_all(step: dict[str, Any]) -> str:
         if mtu > 0
         else " and its latency (no store-and-forward)"
     )
+    overhead = 1e6 * float(step.get("collective_overhead", 0))
+    return f"{_transfer(step, forward)}, plus {overhead:g} us to start."
+
+
+def _transfer(step: dict[str, Any], forward: str) -> str:
+    if step.get("fidelity") == "max-min":
+        rtol = float(step.get("max_min_rtol", 0.0))
+        exact = f" (to {rtol:g} of the clock)" if rtol > 0 else ""
+        return (
+            "An all-to-all takes until its last flow is done under max-min fair sharing of the "
+            f"links{exact}, each flow starting after its path's latency"
+            + (", with store-and-forward at each hop" if float(step.get("mtu", 0.0)) > 0 else "")
+        )
     return (
         "An all-to-all takes as long as the slowest pair's path: the worst load over capacity on "
-        f"it{forward}, plus {1e6 * float(step.get('collective_overhead', 0)):g} us to start."
+        f"it{forward}"
     )
 
 
@@ -115,10 +128,15 @@ def left_out(config: dict[str, Any]) -> list[str]:
     """Return what is not charged, a sentence each."""
     sentences = [
         "Congestion control: under DCTCP a packet simulation takes 10 to 53 % longer.",
-        "Message rates and copies inside a device, failures, stragglers, and other jobs on the "
-        "same links.",
-        "Moving experts into place, and time or money to build or rewire a network: topologies "
-        "are compared as they stand, at an equal budget of bandwidth or ports, not of cost.",
+        "Message rates and copies inside a device, stragglers, other jobs on the same links"
+        + ("." if config.get("failures") else ", and failures."),
+        "Moving experts into place, and time to build or rewire a network: topologies are compared "
+        "as they stand, at an equal "
+        + (
+            "cost of network equipment by the bill of materials."
+            if config.get("normalise") == "iso-cost"
+            else "budget of bandwidth or ports; what they cost is in the table per dollar and watt."
+        ),
         "Accuracy: routing to replicas never changes which expert a token gets.",
     ]
     if not config.get("trace"):

@@ -152,14 +152,18 @@ def _budget(config: dict[str, Any]) -> str:
     meaning = {
         "iso-injection": "the same bytes/s leave every device on every topology",
         "iso-port": "the same ports of the same rate on every device",
+        "iso-cost": "the dollars of a leaf-spine for every topology by the bill of materials",
+        "iso-power": "the watts of a leaf-spine for every topology by the bill of materials",
     }.get(rule, "")
-    return f"{rule}: {meaning}, {bandwidth / 1e9:g} GB/s a device"
+    reference = " of the leaf-spine" if rule in ("iso-cost", "iso-power") else ""
+    return f"{rule}: {meaning}, {bandwidth / 1e9:g} GB/s a device{reference}"
 
 
 def _figures(folder: RunFolder, results: StudyResults) -> list[dict[str, str]]:
-    from topomoe.plots import FIGURES, caption, draw_study
+    from topomoe.plots import caption, draw_study, figures_of
 
-    paths = [folder.path / "figures" / f"{figure.NAME}.png" for figure in FIGURES]
+    figures = figures_of(results)
+    paths = [folder.path / "figures" / f"{figure.NAME}.png" for figure in figures]
     if not all(path.is_file() for path in paths):
         draw_study(folder)
     return [
@@ -169,5 +173,5 @@ def _figures(folder: RunFolder, results: StudyResults) -> list[dict[str, str]]:
             "caption": caption(figure, results),
             "image": base64.b64encode(path.read_bytes()).decode("ascii"),
         }
-        for figure, path in zip(FIGURES, paths, strict=True)
+        for figure, path in zip(figures, paths, strict=True)
     ]

@@ -1,0 +1,51 @@
+"""A lower bound from places: what leaves a node, a board or a group crosses the links out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topomoe.topologies.topology import FloatArray, IntArray, Topology
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """The places of a topology: nodes of several devices, boards, groups."""
+
+    label: IntArray  # [N] the place of each device, 0..P-1
+    leaving: FloatArray  # [P] bytes/s out of each place
+    reaching: FloatArray  # [P] bytes/s into each place
+
+
+def places(topology: Topology) -> Places | None:
+    """Return the places that hold more than one device but not all; None where there are none.
+
+    ``parameters["place"]`` [nodes] says where each device and switch is; any such sets are cuts.
+    """
+    place = topology.parameters.get("place")
+    if place is None:
+        return None
+    kept, label = np.unique(np.asarray(place)[: topology.num_devices], return_inverse=True)
+    if not 1 < len(kept) < topology.num_devices:
+        return None
+    tail, head = np.asarray(place)[topology.links.T]
+    out = tail != head
+    none = np.finfo(float).tiny  # a place that has lost all its links, and sends nothing
+    leaving, reaching = (
+        np.array([max(topology.capacity[out & (end == p)].sum(), none) for p in kept])
+        for end in (tail, head)
+    )
+    return Places(label.reshape(-1).astype(np.int64), leaving, reaching)
+
+
+def crossing(
+    where: Places, demand: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return bytes that leave and reach each place, each [B, P], of demand [B, N, N]."""
+    member = (where.label[:, None] == np.arange(len(where.leaving))).astype(demand.dtype)
+    between = member.T @ (demand @ member)
+    inside = np.diagonal(between, axis1=1, axis2=2).astype(np.float64)
+    leaving = between.sum(axis=2, dtype=np.float64) - inside
+    return leaving, between.sum(axis=1, dtype=np.float64) - inside
