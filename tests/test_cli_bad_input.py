@@ -34,6 +34,7 @@ TRAIN = f"{SCENARIO} --timesteps 64 --copies 2 --rollout 8 --batch-size 16 --hid
 BASE = {
     "study": f"{STUDY} --out {{out}}",
     "simulate": f"{STEPS} --out {{out}}",
+    "network": "--grid 2x4 --demand uniform --out {out}",
     "place": "--trace {bad}/good --devices 8 --slots 16 --out {out}",
     "trace": "--out {out}",
     "train": f"{TRAIN} --out {{out}}",
@@ -132,6 +133,32 @@ def write_others(root: Path) -> None:
     for name, text in edges.items():
         (root / f"{name}.edges").write_text(text)
     (root / "bytes.edges").write_bytes(b"\xff\xfe")
+    demands = {
+        "unknown": "0,1,5\n0,9,5\n",
+        "negative": "0,1,-5\n",
+        "nan": "0,1,nan\n",
+        "words": "0,1\n",
+    }
+    for name, text in demands.items():
+        (root / f"demand-{name}.csv").write_text(text)
+    np.save(root / "demand-shape.npy", np.zeros((3, 3)))
+    np.save(root / "demand-object.npy", np.array([Bomb(root / CANARY)]), allow_pickle=True)
+    circuits = {
+        "unknown": "0,1\n0,8\n",
+        "stays": "3,3\n",
+        "ports": "0,1\n0,2\n0,3\n0,4\n0,5\n",
+        "words": "0,one\n",
+        "none": "# nothing\n",
+    }
+    for name, text in circuits.items():
+        (root / f"circuits-{name}.txt").write_text(text)
+    prices = {
+        "syntax": "[nic_port\n",
+        "negative": "[nic_port]\ndollars = -3\n",
+        "unknown": "[nics]\ndollars = 3\n",
+    }
+    for name, text in prices.items():
+        (root / f"prices-{name}.toml").write_text(text)
     (root / "folder.csv").mkdir()
     (root / "arrivals.csv").write_text("time\n1\nsoon\n")
     (root / "column.csv").write_text("when\n1\n")
@@ -420,6 +447,53 @@ EVALUATE_CASES: dict[str, tuple[str, ...]] = {
     "--agents rotor --out {bad}/study": ("already holds a run; --overwrite replaces it",),
     "--grid 2x": ("grid must be rows x columns", "'2x'"),
 }
+CIRCUITS = "--topology optical --circuits {bad}/circuits"
+NETWORK_CASES: dict[str, tuple[str, ...]] = {
+    "--topology tours": ("unknown topology 'tours'; did you mean 'torus'",),
+    "--routings dimension": ("unknown routing 'dimension'; did you mean 'dimension-order'",),
+    "--routings ecmp,ecmp": ("routings must not name anything twice",),
+    "--topology leaf-spine --routings o1turn": ("leaf-spine", "o1turn"),
+    "--demand zip": ("unknown demand 'zip'; did you mean 'zipf'",),
+    "--demand {bad}/none.npy": ("{bad}/none.npy: cannot read the demand",),
+    "--demand {bad}/demand-unknown.csv": ("demand-unknown.csv: line 2: device must be in 0..7",),
+    "--demand {bad}/demand-negative.csv": ("demand-negative.csv: line 1: bytes must be",),
+    "--demand {bad}/demand-nan.csv": ("demand-nan.csv: line 1: bytes must be finite",),
+    "--demand {bad}/demand-words.csv": ("line 1 must be 'source,destination,bytes'",),
+    "--demand {bad}/demand-shape.npy": ("demand-shape.npy: demand must have shape [8, 8]",),
+    "--demand {bad}/demand-object.npy": ("demand-object.npy: not a NumPy file",),
+    "--level 2 --demand hotspot": ("level must be in [0, 1], got 2.0",),
+    "--bytes-per-pair 3x": ("--bytes-per-pair", "3x"),
+    "--bandwidth 0Gbps": ("bandwidth must be finite and > 0",),
+    "--latency -1us": ("latency", "-1us"),
+    "--normalise iso": ("unknown normalisation 'iso'",),
+    "--max-min-rtol 1": ("max_min_rtol must be in [0, 1), got 1.0",),
+    "--grid 3x3 --topology hypercube": ("power of two",),
+    "--topology rails --node-size 3": ("node_size must divide devices",),
+    f"{CIRCUITS}-unknown.txt": ("circuits must join devices 0..7, circuit 1 is 0->8",),
+    f"{CIRCUITS}-stays.txt": ("a circuit must join two devices, circuit 0 stays at 3",),
+    f"{CIRCUITS}-ports.txt": ("at most degree=4 transmit ports a device, device 0 uses 5",),
+    f"{CIRCUITS}-words.txt": ("line 1 must be 'transmitter,receiver'",),
+    f"{CIRCUITS}-none.txt": ("circuits-none.txt: holds no circuit",),
+    f"{CIRCUITS}-missing.txt": ("cannot read the circuits",),
+    "--topology optical --circuits tour": ("unknown wiring 'tour'",),
+    "--failures links:99": ("random_links must be <=", "got 99"),
+    "--failures link:0-7": ("has no link 0-7",),
+    "--failures switch:8": ("switches of torus are none",),
+    "--failures device:8": ("devices of torus are 0..7, got 8",),
+    "--failures device:0+device:x": ("device:x",),
+    "--failures link:0-1+link:0-3+link:0-4": ("partitioned, no path from device 0",),
+    "--prices {bad}/none.toml": ("{bad}/none.toml",),
+    "--prices {bad}/prices-syntax.toml": ("prices-syntax.toml", "TOML"),
+    "--prices {bad}/prices-negative.toml": ("prices-negative.toml", "dollars"),
+    "--prices {bad}/prices-unknown.toml": ("prices-unknown.toml", "nics"),
+    "--config {bad}/syntax.toml": ("syntax.toml: not valid TOML",),
+    "--config {bad}/unknown-key.toml": ("unknown-key.toml: unknown key 'slotz'",),
+    "--export simgird": ("unknown export format 'simgird'; did you mean 'simgrid'",),
+    "--export graphml --out ''": ("--export needs a folder",),
+    "--topology mesh --export astra-sim": ("astra-sim", "mesh"),
+    "--out {bad}/file": ("--out: {bad}/file is a file, not a folder",),
+    "--out {bad}/study": ("already holds a run; --overwrite replaces it",),
+}
 RUN_CASES: dict[str, tuple[str, ...]] = {
     "{bad}/none": ("{bad}/none: not a finished run, config.toml is missing",),
     "{bad}/empty": ("{bad}/empty: not a finished run, config.toml is missing",),
@@ -479,6 +553,7 @@ def cases() -> list[tuple[str, tuple[str, ...]]]:
         ("simulate", SIMULATE_CASES),
         ("train", TRAIN_CASES),
         ("evaluate", EVALUATE_CASES),
+        ("network", NETWORK_CASES),
         ("plot", RUN_CASES),
         ("report", RUN_CASES),
     ):

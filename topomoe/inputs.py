@@ -15,6 +15,9 @@ from topomoe.study_settings import StudySettings
 from topomoe.synthetic import synthetic_trace
 from topomoe.synthetic_presets import preset_settings
 from topomoe.topologies import budget
+from topomoe.topologies.circuit_file import ENDINGS as CIRCUIT_FILES
+from topomoe.topologies.circuit_file import read_circuits
+from topomoe.topologies.circuits import check_wiring
 from topomoe.topologies.errors import InputError
 from topomoe.topologies.matching import METHODS
 from topomoe.topologies.registry import make
@@ -88,6 +91,8 @@ def build_topology(
         options = {"circuits": settings.circuits, "seed": settings.seed}
         if settings.circuits in METHODS:
             options["demand"] = demand
+        elif settings.circuits.endswith(CIRCUIT_FILES):
+            options["circuits"] = read_circuits(settings.circuits)
     if name == "rails":
         options["node_bandwidth"] = settings.node_bandwidth
         if node_size > 1:
@@ -111,6 +116,12 @@ def build_topology(
     if topology.num_devices != grid[0] * grid[1]:
         raise InputError(f"{name} has {topology.num_devices} devices, the grid {grid[0]}x{grid[1]}")
     return topology
+
+
+def check_circuits(name: str, grid: tuple[int, int], chosen: bool = False) -> None:
+    """Raise InputError for circuits that are no wiring, no file and, if ``chosen``, no method."""
+    if not (name.endswith(CIRCUIT_FILES) or (chosen and name in METHODS)):
+        check_wiring(name, grid)
 
 
 def topology_at_budget(

@@ -46,8 +46,8 @@ class NetworkSettings:
     ports: int = 4
     """Circuit ports a device (optical), all ports a device (iso-port)."""
     circuits: str = "expander"
-    """Wiring of the optical fabric: a name, or how to choose circuits for this demand: b-matching,
-    mixnet, topo-opt."""
+    """Wiring of the optical fabric: a name, a file (.csv, .txt) of circuits, or how to choose them
+    for this demand: b-matching, mixnet, topo-opt."""
     node_size: int = 8
     """Devices a node (rails)."""
     node_bandwidth: units.Bandwidth = 450e9

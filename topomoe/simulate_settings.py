@@ -48,7 +48,8 @@ class SimulateSettings:
     ports: int = 4
     """Circuit ports a device (optical), all ports a device (iso-port)."""
     circuits: str = "expander"
-    """Wiring of the optical fabric: mesh, torus, torus-twist-T, rows, columns or expander."""
+    """Wiring of the optical fabric: mesh, torus, torus-twist-T, rows, columns, expander, or a file
+    (.csv, .txt) of circuits."""
     test_fraction: float = 0.5
     """Share of the requests held out: the placement is made on the others."""
     synthetic_requests: int = 128

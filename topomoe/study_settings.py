@@ -67,8 +67,9 @@ class StudySettings:
     ports: int = 4
     """Circuit ports a device (optical), all ports a device (iso-port)."""
     circuits: str = "expander"
-    """Wiring of the optical fabric: mesh, torus, torus-twist-T, rows, columns, expander, or how to
-    choose circuits for training traffic: b-matching, mixnet, topo-opt."""
+    """Wiring of the optical fabric: mesh, torus, torus-twist-T, rows, columns, expander, a file
+    (.csv, .txt) of circuits, or how to choose them for training traffic: b-matching, mixnet,
+    topo-opt."""
     layers: tuple[int, ...] = ()
     """MoE layers of the trace to run; empty: all."""
     domains: tuple[str, ...] = ()

@@ -541,3 +541,30 @@ def test_steps_of_a_measured_trace(trace_folder: Any) -> None:
     assert np.isfinite(samples).all()
     assert result.requests > 1
     assert (result.times.bound <= result.times.dispatch + result.times.combine).all()
+
+
+def test_max_min_steps_are_no_faster_than_the_bottleneck_without_latency() -> None:
+    trace = tm.synthetic_trace("mixtral-8x7b", requests=8, positions=16).filter(layers=(0, 1))
+    placement = tm.place(trace, devices=8, slots=16, method="eplb")
+    torus = make("torus", grid=(2, 4), latency=0)
+    common = {"batch_tokens": 256, "batches": 3, "model": "mixtral-8x7b"}
+    plain, exact, fast = (
+        tm.simulate(trace, torus, placement, step=StepSettings(mtu=0.0, **chosen), **common)
+        for chosen in (
+            {},
+            {"fidelity": "max-min", "max_min_rtol": 0.0},
+            {"fidelity": "max-min"},
+        )
+    )
+    for part in ("dispatch", "combine"):
+        bound, fair = getattr(plain.times, part), getattr(exact.times, part)
+        assert (fair >= bound * (1 - 1e-6)).all()
+        np.testing.assert_allclose(getattr(fast.times, part), fair, rtol=2e-3)
+    assert (exact.times.dispatch > plain.times.dispatch * (1 + 1e-6)).any()
+
+
+def test_an_unknown_fidelity_is_named() -> None:
+    with pytest.raises(InputError, match="unknown fidelity 'maxmin'"):
+        StepSettings(fidelity="maxmin")
+    with pytest.raises(InputError, match="max_min_rtol must be in"):
+        StepSettings(max_min_rtol=1.0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from topomoe.demand_file import make_demand
-from topomoe.inputs import build_topology
+from topomoe.inputs import build_topology, check_circuits
 from topomoe.network import bottleneck, capacity_bound, max_min, node_cut, optimal
 from topomoe.network_settings import NetworkSettings
 from topomoe.run_folder import RunFolder
@@ -21,6 +21,7 @@ from topomoe.topologies.exporters import export, formats
 from topomoe.topologies.failure_scenarios import failure_scenarios
 from topomoe.topologies.failures import fail, surviving
 from topomoe.topologies.files import write_atomic
+from topomoe.topologies.prices import load_prices
 from topomoe.topologies.registry import parse_grid
 from topomoe.topologies.routing import route
 from topomoe.topologies.routing.deadlock import virtual_channels
@@ -48,6 +49,8 @@ def prepare_network(settings: NetworkSettings, out: str) -> NetworkInput:
     if settings.export and not out:
         raise InputError("--export needs a folder: --out DIR")
     grid = parse_grid(settings.grid)
+    check_circuits(settings.circuits, grid, chosen=True)
+    load_prices(settings.prices)
     demand = make_demand(
         settings.demand, grid, settings.bytes_per_pair, settings.level, settings.seed
     )

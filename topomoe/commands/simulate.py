@@ -8,14 +8,19 @@ from pathlib import Path
 import numpy as np
 
 from topomoe.groups import Group, partition, simulate_groups
-from topomoe.inputs import least_exact_slots, load_or_make, scale_note, topology_at_budget
+from topomoe.inputs import (
+    check_circuits,
+    least_exact_slots,
+    load_or_make,
+    scale_note,
+    topology_at_budget,
+)
 from topomoe.model import MoEModel
 from topomoe.placement import Placement, load_placement, place
 from topomoe.run_folder import RunFolder
 from topomoe.settings import to_dict
 from topomoe.simulate_settings import SimulateSettings
 from topomoe.step import SimulationResult
-from topomoe.topologies.circuits import check_wiring
 from topomoe.topologies.registry import parse_grid
 from topomoe.topologies.routing import route
 from topomoe.topologies.routing.routing import Routing
@@ -37,9 +42,13 @@ class SimulateInput:
 def prepare_groups(settings: SimulateSettings) -> SimulateInput:
     """Load the trace, build the network, place every group; InputError for what does not fit."""
     grid = parse_grid(settings.grid)
-    check_wiring(settings.circuits, grid)
+    check_circuits(settings.circuits, grid)
     model, trace = load_or_make(
-        settings.trace, settings.model, settings.synthetic_requests, settings.seed
+        settings.trace,
+        settings.model,
+        settings.synthetic_requests,
+        settings.seed,
+        settings.node_limit,
     )
     train, test = trace.split(settings.test_fraction, settings.seed)
     topology = topology_at_budget(settings, settings.topology, grid)
