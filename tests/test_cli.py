@@ -22,7 +22,18 @@ import topomoe as tm
 from topomoe import cli
 
 Call = Callable[..., tuple[int | str | None, str, str]]
-COMMANDS = ("study", "simulate", "place", "trace", "train", "evaluate", "plot", "report")
+COMMANDS = (
+    "study",
+    "simulate",
+    "network",
+    "place",
+    "trace",
+    "train",
+    "evaluate",
+    "delays",
+    "plot",
+    "report",
+)
 HEAVY = ("scipy", "networkx", "torch", "matplotlib", "numba", "pandas", "pyarrow")
 
 STEPS = (

@@ -16,6 +16,8 @@ from typing import Annotated, Any
 import typer
 
 from topomoe.commands.settings import EvaluateSettings, TrainSettings
+from topomoe.envs.delay_sweep_settings import DelaySweepSettings
+from topomoe.network_settings import NetworkSettings
 from topomoe.settings import flag_parameters, merge, to_dict
 from topomoe.simulate_settings import SimulateSettings
 from topomoe.study_settings import StudySettings
@@ -119,6 +121,39 @@ def simulate(
     say_table("Step times", rows)
     if path:
         typer.echo(f"results: {path}")
+
+
+@app.command()
+@with_flags(NetworkSettings)
+def network(
+    out: Annotated[str, typer.Option("--out", help="Folder of the run; none: print only.")] = "",
+    config: Config = None,
+    overwrite: Overwrite = False,
+    **flags: Any,
+) -> None:
+    """Time one demand on one topology under several routings, beside the optimum.
+
+    topomoe network --topology torus --demand zipf --routings dimension-order,valiant,optimal
+    """
+    settings = merge(NetworkSettings, config, flags)
+    from topomoe.commands.network import (
+        network_tables,
+        prepare_network,
+        run_network,
+        write_network,
+    )
+    from topomoe.run_folder import RunFolder
+
+    if out:
+        RunFolder.vacant(out, "network", overwrite=overwrite)
+    given = prepare_network(settings, out)
+    results = run_network(settings, given)
+    folder = write_network(settings, given, results, out, overwrite) if out else None
+    for title, rows in network_tables(results):
+        say_table(title, rows)
+    if folder:
+        draw(folder)
+        typer.echo(f"results: {folder.path}")
 
 
 @app.command()
@@ -253,6 +288,33 @@ def evaluate(
 
 
 @app.command()
+@with_flags(DelaySweepSettings)
+def delays(
+    out: Out = "runs/delays",
+    config: Config = None,
+    overwrite: Overwrite = False,
+    **flags: Any,
+) -> None:
+    """Compare rewiring with never switching, from 10 ns to 6 s of reconfiguration delay.
+
+    topomoe delays --trace path/to/traces --grid 8x8 --out runs/delays
+    """
+    settings = merge(DelaySweepSettings, config, flags)
+    from topomoe.commands.delays import run_delays, write_delays
+    from topomoe.progress import progress_bars
+    from topomoe.run_folder import RunFolder
+
+    RunFolder.vacant(out, "delays", overwrite=overwrite)
+    with progress_bars() as progress:
+        found = run_delays(settings, progress)
+    folder = write_delays(settings, found, out, overwrite)
+    say_all(found.notes)
+    say_table("Held-out step time / never-switch, best policy by training", found.rows())
+    draw(folder)
+    typer.echo(f"figures: {folder.path / 'figures'}")
+
+
+@app.command()
 def plot(run: Run) -> None:
     """Redraw the figures of a run from its folder.
 
@@ -300,6 +362,14 @@ def draw(folder: Any) -> list[Path]:
         from topomoe.plots.evaluation import draw_evaluation
 
         return draw_evaluation(folder)
+    if kind == "network":
+        from topomoe.plots.flow_time import draw_network
+
+        return draw_network(folder)
+    if kind == "delays":
+        from topomoe.plots.reconfiguration_delay import draw_delays
+
+        return draw_delays(folder)
     raise InputError(f"{folder.path}: a run of kind {kind!r} has no figures")
 
 

@@ -1,0 +1,226 @@
+"""A cluster between long prompts and long answers: who talks to whom changes for seconds at a time.
+
+As in ``envs.scenario``, prompts run as prefill in one expert-parallel group a row of the grid and
+answers as decode in one group of all devices; an epoch's share of prefill steps moves in phases.
+A wiring is chosen for a whole epoch; a schedule rewires inside every collective.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topomoe.envs.delay_sweep import (
+    Progress,
+    SweepInput,
+    both_ways_demands,
+    network_of,
+    pair_mean,
+    some_layers,
+    step_traffic,
+    sweep_job,
+)
+from topomoe.envs.delay_timeline import (
+    FloatArray,
+    Order,
+    Timeline,
+    collective_seconds,
+    port_bound,
+    windows,
+)
+from topomoe.envs.scenario import prefill_share
+from topomoe.envs.scenario_settings import ScenarioSettings
+from topomoe.envs.schedule_table import Fabric, ScheduleTable, schedule_table
+from topomoe.envs.wiring_library import wire, wiring_library
+from topomoe.pricing import Job, Network, Traffic, batch_seeds, dispatch_tokens
+from topomoe.workload import WorkloadSettings, make_batches
+
+LAYERS = 8  # priced, evenly spaced over the trace's, where the settings name no number
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Steps of one phase, to be drawn from: seconds of each, summed over its collectives."""
+
+    cost: FloatArray  # [steps, K]
+    rest: FloatArray  # [steps]
+    table: ScheduleTable  # with P = 1
+    bound: FloatArray  # [steps]
+
+
+def cluster_timelines(given: SweepInput, progress: Progress) -> tuple[Timeline, Timeline]:
+    """Return the training and the held-out timeline: B epochs of one decision each."""
+    settings = given.settings
+    if not settings.layers and given.train.num_layers > LAYERS:
+        given = replace(
+            given,
+            train=some_layers(given.train, LAYERS),
+            held_out=some_layers(given.held_out, LAYERS),
+        )
+    phases = [_steps(given, side) for side in range(2)]
+    prefill, decode = phases[0]
+    mean = [np.stack([t.copies for t in traffic]).mean(axis=0) for _, traffic in phases[0]]
+    demands = [
+        both_ways_demands(job, copies)
+        for (job, _), copies in zip((prefill, decode), mean, strict=True)
+    ]
+    library = wiring_library(settings, given.grid, np.concatenate(demands))
+    networks = [network_of(topology, decode[0]) for topology in library.values()]
+    pair = float(np.mean([pair_mean(copies) for copies in mean]))
+
+    def report(number: int, done: int, of: int) -> None:
+        progress("cluster", number * of + done, 4 * of)
+
+    pools: list[list[Pool]] = []
+    for side in range(2):
+        pools.append(
+            [
+                _pool(given, job, traffic, networks, pair, partial(report, 2 * side + number))
+                for number, (job, traffic) in enumerate(phases[side])
+            ]
+        )
+    counts = [_epochs(given, side) for side in range(2)]
+    slot = _epoch_table(pools[0], counts[0]).best_slot
+    training, held_out = (
+        _timeline(tuple(library), pools[side], counts[side], slot, round(settings.phase_epochs))
+        for side in range(2)
+    )
+    return training, held_out
+
+
+def _steps(given: SweepInput, side: int) -> list[tuple[Job, list[Traffic]]]:
+    """Return job and traffic of the pool's prefill steps, all rows at once, and decode steps."""
+    settings, grid = given.settings, given.grid
+    served = given.sides[side]
+    prefill = WorkloadSettings(
+        phase="prefill", batches=settings.pool, batch_tokens=settings.row_tokens
+    )
+    decode = WorkloadSettings(
+        phase="decode",
+        batches=settings.pool,
+        batch_tokens=settings.decode_tokens,
+        origins=settings.origins,
+    )
+    wide = sweep_job(given, served, decode, grid[0] * grid[1])
+    narrow = sweep_job(given, served, prefill, grid[1])
+    anywhere = network_of(wire(settings, grid, settings.wirings[0]), wide)
+    rows = np.arange(grid[0] * grid[1]).reshape(grid)
+    rng = np.random.default_rng([settings.seed, 5, side])
+    groups: list[list[Traffic]] = []
+    for row, own in zip(rows, rng.spawn(grid[0]), strict=True):
+        job = replace(narrow, devices=row, networks=(anywhere,))
+        batches = make_batches(served, grid[1], None, prefill, own)
+        groups.append(
+            [
+                dispatch_tokens(job, batch.positions, batch.origin, batch_seeds(job, index))
+                for index, batch in enumerate(batches)
+            ]
+        )
+    together = [_together(step) for step in zip(*groups, strict=True)]
+    return [(narrow, together), (wide, step_traffic(wide, grid, side))]
+
+
+def _together(groups: tuple[Traffic, ...]) -> Traffic:
+    """Return the traffic of groups that step at once: the step waits for the slowest."""
+    return Traffic(
+        copies=np.sum([traffic.copies for traffic in groups], axis=0),
+        compute=np.max([traffic.compute for traffic in groups], axis=0),
+        other=max(traffic.other for traffic in groups),
+        device_load=np.concatenate([traffic.device_load for traffic in groups], axis=1),
+        tokens=sum(traffic.tokens for traffic in groups),
+    )
+
+
+def _pool(
+    given: SweepInput,
+    job: Job,
+    traffic: list[Traffic],
+    networks: list[Network],
+    pair_copies: float,
+    progress: Callable[[int, int], None],
+) -> Pool:
+    order = Order.of(job.trace.num_layers, training=False)
+    copies = np.stack([step.copies for step in traffic])
+    window = windows(job, traffic, order)
+    fabric = Fabric.of(given.settings, networks[0].topology, job)
+    table = schedule_table(
+        job,
+        copies,
+        order,
+        window,
+        given.delays,
+        fabric,
+        pair_copies,
+        progress,
+    )
+    cost = [collective_seconds(job, network, copies, order).sum(axis=1) for network in networks]
+    scale = job.model.num_layers / job.trace.num_layers  # the layers priced stand for all
+    return Pool(
+        cost=scale * np.stack(cost, axis=-1),
+        rest=scale * window.sum(axis=1),
+        table=ScheduleTable(
+            *(
+                scale * part.sum(axis=-1, keepdims=True)
+                for part in (table.rotor, table.birkhoff, table.foreseen)
+            )
+        ),
+        bound=scale * port_bound(job, given.settings.bandwidth, copies, order).sum(axis=1),
+    )
+
+
+def _epochs(given: SweepInput, side: int) -> list[NDArray[np.float64]]:
+    """Return how often each pool step of prefill, and of decode, runs in each epoch, [B, steps]."""
+    settings = given.settings
+    rng = np.random.default_rng([settings.seed, 6, side])
+    mix = ScenarioSettings(
+        epochs=settings.epochs, episode_length=1, phase_epochs=settings.phase_epochs
+    )
+    prompts = np.round(prefill_share(mix, rng) * settings.epoch_steps).astype(np.int64)
+    even = np.full(settings.pool, 1.0 / settings.pool)
+    return [
+        rng.multinomial(number, even).astype(np.float64)
+        for number in (prompts, settings.epoch_steps - prompts)
+    ]
+
+
+def _epoch_table(pools: list[Pool], counts: list[FloatArray]) -> ScheduleTable:
+    def summed(part: str) -> FloatArray:
+        each = [
+            np.swapaxes(getattr(pool.table, part), -1, -2) @ count.T
+            for pool, count in zip(pools, counts, strict=True)
+        ]
+        return np.asarray(np.swapaxes(sum(each), -1, -2))
+
+    return ScheduleTable(summed("rotor"), summed("birkhoff"), summed("foreseen"))
+
+
+def _timeline(
+    names: tuple[str, ...],
+    pools: list[Pool],
+    counts: list[FloatArray],
+    slot: NDArray[np.int64],
+    block: int,
+) -> Timeline:
+    def summed(part: str) -> FloatArray:
+        each = [count @ getattr(pool, part) for pool, count in zip(pools, counts, strict=True)]
+        return np.asarray(sum(each))
+
+    table = _epoch_table(pools, counts)
+    epochs = len(counts[0])
+    return Timeline(
+        names=names,
+        cost=summed("cost")[:, None],
+        window=np.zeros((epochs, 1)),
+        rest=summed("rest"),
+        scheduled=table.scheduled(slot),
+        foreseen=table.foreseen,
+        redrawn=None,
+        redraws=np.zeros(1, dtype=np.bool_),
+        bound=summed("bound")[:, None],
+        block=block,
+        queue=counts[0].sum(axis=1) / (counts[0] + counts[1]).sum(axis=1),
+    )
