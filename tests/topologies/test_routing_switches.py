@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -53,8 +55,25 @@ def test_d_mod_k_carries_a_shift_without_contention_on_a_full_fat_tree() -> None
         assert routing.link_load(demand).max() == 1
 
 
+def test_a_tree_that_lacks_a_link_is_routed_by_path() -> None:
+    whole = make("leaf-spine", grid=(3, 2))
+    lost = int(whole.link_ids(np.array([6]), np.array([9]))[0])  # leaf 0 to spine 0
+    kept = np.arange(whole.num_links) != lost
+    links, capacity, latency = whole.links[kept], whole.capacity[kept], whole.latency[kept]
+    broken = replace(
+        whole, links=links, capacity=capacity, latency=latency, optical=whole.optical[kept]
+    )
+    flow = route(broken, "ecmp").matrix.toarray().reshape(-1, 6, 6)
+    other = int(broken.link_ids(np.array([6]), np.array([10]))[0])
+    assert flow[other, 0, 2:].tolist() == [1.0] * 4
+    with pytest.raises(InputError, match="d-mod-k needs a whole fat-tree or leaf-spine"):
+        route(broken, "d-mod-k")
+
+
 def test_d_mod_k_needs_a_tree() -> None:
-    with pytest.raises(InputError, match="d-mod-k needs a fat-tree or leaf-spine topology, got"):
+    with pytest.raises(
+        InputError, match="d-mod-k needs a whole fat-tree or leaf-spine topology, got"
+    ):
         route(make("torus", grid=(4, 4)), "d-mod-k")
 
 

@@ -6,25 +6,35 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from topomoe.topologies.errors import unknown
+from topomoe.topologies.errors import InputError, unknown
 from topomoe.topologies.routing.circuit import circuit_direct, circuit_relay, hybrid
 from topomoe.topologies.routing.d_mod_k import d_mod_k
 from topomoe.topologies.routing.dimension_order import dimension_order
 from topomoe.topologies.routing.ecmp import ecmp
 from topomoe.topologies.routing.ecmp_hash import ecmp_hash
+from topomoe.topologies.routing.o1turn import o1turn
+from topomoe.topologies.routing.optimal import optimal
+from topomoe.topologies.routing.pxn import pxn
 from topomoe.topologies.routing.routing import Routing, check_reachable
 from topomoe.topologies.routing.shortest import shortest
+from topomoe.topologies.routing.ugal import ugal
+from topomoe.topologies.routing.valiant import valiant
 from topomoe.topologies.topology import Topology
 
 POLICIES: Mapping[str, Callable[..., Routing]] = {
     "dimension-order": dimension_order,
+    "o1turn": o1turn,
+    "valiant": valiant,
+    "ugal": ugal,
     "ecmp": ecmp,
     "ecmp-hash": ecmp_hash,
     "d-mod-k": d_mod_k,
     "shortest": shortest,
+    "optimal": optimal,
     "circuit-relay": circuit_relay,
     "circuit-direct": circuit_direct,
     "hybrid": hybrid,
+    "pxn": pxn,
 }
 
 
@@ -36,9 +46,11 @@ def policies() -> tuple[str, ...]:
 def route(topology: Topology, policy: str | None = None, **options: Any) -> Routing:
     """Return the routing of that policy over the topology; None takes the topology's default.
 
-    Options: ``dimension-order(tie="balanced" | "plus")``, ``ecmp-hash(seed=)``,
-    ``hybrid(base_fraction=)``. Raises InputError for an unknown policy or option, a policy that the
-    topology does not suit, and pairs of devices without a path.
+    Options: ``dimension-order(tie="balanced" | "plus", first="rows" | "columns")``,
+    ``o1turn(tie=)``, ``valiant(base=)``, ``ugal(demand=, base=, iterations=)``,
+    ``optimal(demand=)``, ``ecmp-hash(seed=)``, ``hybrid(base_fraction=)``. Raises InputError for an
+    unknown policy or option, a policy that the topology does not suit, and pairs of devices without
+    a path.
 
     >>> from topomoe import topologies
     >>> torus = topologies.make("torus", grid=(16, 8))
@@ -48,8 +60,12 @@ def route(topology: Topology, policy: str | None = None, **options: Any) -> Rout
     name = topology.default_routing if policy is None else policy
     if name not in POLICIES:
         raise unknown("routing", name, POLICIES)
-    allowed = list(inspect.signature(POLICIES[name]).parameters)[1:]
+    parameters = list(inspect.signature(POLICIES[name]).parameters.values())[1:]
+    allowed = [parameter.name for parameter in parameters]
     for option in options:
         if option not in allowed:
             raise unknown(f"option of {name}", option, allowed or ["none"])
+    for parameter in parameters:
+        if parameter.default is parameter.empty and parameter.name not in options:
+            raise InputError(f"{name} needs {parameter.name}=, none given")
     return check_reachable(POLICIES[name](topology, **options))

@@ -41,9 +41,10 @@ def circuit_direct(topology: Topology) -> MixtureRouting:
 def hybrid(topology: Topology, base_fraction: float | None = None) -> MixtureRouting:
     """Return: each pair split between circuits (relayed) and base in one fixed ratio.
 
-    ``base_fraction`` of a pair's bytes takes the base where circuits lead there too. By default it
-    is the one under which uniform all-to-all keeps the worst circuit and the worst base link busy
-    equally long: it knows the fabric, not the traffic.
+    ``base_fraction`` of a pair's bytes takes the base where circuits lead there too; none where the
+    base, having lost links, does not. By default it is the one under which uniform all-to-all keeps
+    the worst circuit and the worst base link busy equally long: it knows the fabric, not the
+    traffic.
     """
     circuits, base = _layers(topology)
     reachable = circuits.reachable.astype(np.float64)
@@ -57,5 +58,5 @@ def hybrid(topology: Topology, base_fraction: float | None = None) -> MixtureRou
         base_fraction = max(0.0, gain) / (max(0.0, gain) + over_base) if over_base else 0.0
     if not 0.0 <= base_fraction <= 1.0:
         raise InputError(f"hybrid: base_fraction must be in 0..1, got {base_fraction}")
-    on_circuits = (1.0 - base_fraction) * reachable
+    on_circuits = np.where(base.reachable, 1.0 - base_fraction, 1.0) * reachable
     return MixtureRouting("hybrid", [(circuits, on_circuits), (base, 1.0 - on_circuits)])

@@ -1,7 +1,7 @@
 """Routings by destination: at each node, the share of the traffic for a device on each link out.
 
-Loads are swept from the farthest node to the destination, for 16 demands at a time: the work for a
-demand grows with the entries of the next-hop tables, not with the number of pairs times hops.
+Loads are swept from the farthest node to the destination, for up to 16 demands at a time: the work
+for a demand grows with the entries of the next-hop tables, not with the number of pairs times hops.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topomoe.topologies.kernel import nan_free_kernel
-from topomoe.topologies.routing.lanes import LANES, lane_rows, source_lanes
+from topomoe.topologies.routing.lanes import Lanes, lane_rows, lanes_for, source_lanes
 from topomoe.topologies.routing.routing import Routing
 from topomoe.topologies.topology import BoolArray, FloatArray, IntArray, Topology
+
+Ids = NDArray[np.int32]
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -33,16 +35,16 @@ class NextHopRouting(Routing):
         topology: Topology,
         name: str,
         ptr: IntArray,
-        link: IntArray,
+        link: Ids | IntArray,
         fraction: FloatArray,
         reachable: BoolArray,
     ) -> None:
         """Keep the tables; tail and head follow from ``link``."""
         super().__init__(topology, name)
         self.ptr = ptr
-        self.link = link
-        self.tail = np.ascontiguousarray(topology.links[link, 0])
-        self.head = np.ascontiguousarray(topology.links[link, 1])
+        self.link = link.astype(np.int32, copy=False)
+        tail, head = topology.links.T.astype(np.int32)
+        self.tail, self.head = tail[link], head[link]
         self.fraction = fraction
         self._reachable = reachable
 
@@ -56,7 +58,8 @@ class NextHopRouting(Routing):
         load = np.zeros((len(demand), self.topology.num_links), dtype=demand.dtype)
         share = self.fraction.astype(demand.dtype)
         nodes = self.topology.num_nodes
-        _load(self.ptr, self.tail, self.link, self.head, share, nodes, demand, load)
+        side = lanes_for(demand)
+        _load(self.ptr, self.tail, self.link, self.head, share, nodes, demand, side, load)
         return load
 
     def worst_pair(
@@ -65,7 +68,9 @@ class NextHopRouting(Routing):
         """Return the worst pair's seconds, [B]; see ``Routing.worst_pair``."""
         worst = np.zeros(len(demand), dtype=demand.dtype)
         nodes = self.topology.num_nodes
-        _worst(self.ptr, self.tail, self.link, self.head, nodes, use, demand, offset, worst)
+        side = lanes_for(demand)
+        args = (self.ptr, self.tail, self.link, self.head, nodes, use)
+        _worst(*args, demand, side, offset, worst)
         return worst
 
     def path_max(self, value: NDArray[Any]) -> NDArray[Any]:
@@ -110,7 +115,7 @@ class NextHopRouting(Routing):
 def _fill_lanes(
     demand: NDArray[Any], first: int, width: int, rows: NDArray[Any], lanes: NDArray[Any]
 ) -> None:
-    """Copy demand [B, N, N] from ``first`` on into lanes [N destinations, N sources, LANES]."""
+    """Copy demand [B, N, N] from ``first`` on into lanes [N destinations, N sources, lanes]."""
     for source in range(demand.shape[1]):
         source_lanes(demand, first, width, source, rows, lanes[:, source])
 
@@ -118,21 +123,22 @@ def _fill_lanes(
 @nan_free_kernel
 def _load(
     ptr: IntArray,
-    tail: IntArray,
-    link: IntArray,
-    head: IntArray,
+    tail: Ids,
+    link: Ids,
+    head: Ids,
     fraction: NDArray[Any],
     num_nodes: int,
     demand: NDArray[Any],
+    side: Lanes,
     load: NDArray[Any],
 ) -> None:
     batches, devices = demand.shape[0], demand.shape[1]
-    flow = np.zeros((num_nodes, LANES), dtype=demand.dtype)
-    block = np.zeros((load.shape[1], LANES), dtype=demand.dtype)
-    lanes = np.zeros((devices, devices, LANES), dtype=demand.dtype)
-    rows = lane_rows(demand)
-    for first in range(0, batches, LANES):
-        width = min(LANES, batches - first)
+    flow = np.zeros((num_nodes, len(side)), dtype=demand.dtype)
+    block = np.zeros((load.shape[1], len(side)), dtype=demand.dtype)
+    lanes = np.zeros((devices, devices, len(side)), dtype=demand.dtype)
+    rows = lane_rows(demand, side)
+    for first in range(0, batches, len(side)):
+        width = min(len(side), batches - first)
         _fill_lanes(demand, first, width, rows, lanes)
         block[:] = 0
         for destination in range(devices):
@@ -141,7 +147,7 @@ def _load(
             flow[destination] = 0
             for e in range(ptr[destination], ptr[destination + 1]):
                 a, ab, b, share = tail[e], link[e], head[e], fraction[e]
-                for lane in range(LANES):
+                for lane in range(len(side)):
                     moved = flow[a, lane] * share
                     block[ab, lane] += moved
                     flow[b, lane] += moved
@@ -153,23 +159,24 @@ def _load(
 @nan_free_kernel
 def _worst(
     ptr: IntArray,
-    tail: IntArray,
-    link: IntArray,
-    head: IntArray,
+    tail: Ids,
+    link: Ids,
+    head: Ids,
     num_nodes: int,
     use: NDArray[Any],
     demand: NDArray[Any],
+    side: Lanes,
     offset: NDArray[Any],
     worst: NDArray[Any],
 ) -> None:
     batches, devices = demand.shape[0], demand.shape[1]
-    busiest = np.zeros((num_nodes, LANES), dtype=demand.dtype)
-    block = np.zeros((use.shape[1], LANES), dtype=demand.dtype)
-    lanes = np.zeros((devices, devices, LANES), dtype=demand.dtype)
-    rows = lane_rows(demand)
-    best = np.zeros(LANES, dtype=demand.dtype)
-    for first in range(0, batches, LANES):
-        width = min(LANES, batches - first)
+    busiest = np.zeros((num_nodes, len(side)), dtype=demand.dtype)
+    block = np.zeros((use.shape[1], len(side)), dtype=demand.dtype)
+    lanes = np.zeros((devices, devices, len(side)), dtype=demand.dtype)
+    rows = lane_rows(demand, side)
+    best = np.zeros(len(side), dtype=demand.dtype)
+    for first in range(0, batches, len(side)):
+        width = min(len(side), batches - first)
         _fill_lanes(demand, first, width, rows, lanes)
         for ab in range(use.shape[1]):
             for lane in range(width):
@@ -179,14 +186,14 @@ def _worst(
             busiest[:] = 0
             for e in range(ptr[destination + 1] - 1, ptr[destination] - 1, -1):
                 a, ab, b = tail[e], link[e], head[e]
-                for lane in range(LANES):
+                for lane in range(len(side)):
                     further = max(block[ab, lane], busiest[b, lane])
                     busiest[a, lane] = max(busiest[a, lane], further)
             for source in range(devices):
                 if source == destination:
                     continue
                 add = offset[source, destination]
-                for lane in range(LANES):
+                for lane in range(len(side)):
                     if lanes[destination, source, lane] > 0:
                         best[lane] = max(best[lane], busiest[source, lane] + add)
         for lane in range(width):
@@ -196,9 +203,9 @@ def _worst(
 @nan_free_kernel
 def _path_max(
     ptr: IntArray,
-    tail: IntArray,
-    link: IntArray,
-    head: IntArray,
+    tail: Ids,
+    link: Ids,
+    head: Ids,
     num_nodes: int,
     value: NDArray[Any],
     out: NDArray[Any],
@@ -215,9 +222,9 @@ def _path_max(
 @nan_free_kernel
 def _path_sum(
     ptr: IntArray,
-    tail: IntArray,
-    link: IntArray,
-    head: IntArray,
+    tail: Ids,
+    link: Ids,
+    head: Ids,
     fraction: FloatArray,
     num_nodes: int,
     value: FloatArray,
@@ -234,9 +241,9 @@ def _path_sum(
 
 @nan_free_kernel
 def _fractions_to(
-    tail: IntArray,
-    link: IntArray,
-    head: IntArray,
+    tail: Ids,
+    link: Ids,
+    head: Ids,
     fraction: FloatArray,
     num_nodes: int,
     destination: int,

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from topomoe.topologies.checked import whole_numbers
 from topomoe.topologies.errors import InputError
 from topomoe.topologies.kernel import nan_free_kernel
-from topomoe.topologies.routing.lanes import LANES, lane_rows, source_lanes
+from topomoe.topologies.routing.lanes import Lanes, lane_rows, lanes_for, source_lanes
 from topomoe.topologies.routing.routing import Routing
 from topomoe.topologies.topology import FloatArray, IntArray, Topology
 
@@ -53,7 +53,14 @@ class PathRouting(Routing):
     def link_load(self, demand: NDArray[Any]) -> NDArray[Any]:
         """Return the bytes on each link, [B, L]."""
         load = np.zeros((len(demand), self.topology.num_links), dtype=demand.dtype)
-        _load(self.ptr, self.links, self.fraction.astype(demand.dtype), demand, load)
+        _load(
+            self.ptr,
+            self.links,
+            self.fraction.astype(demand.dtype),
+            demand,
+            lanes_for(demand),
+            load,
+        )
         return load
 
     def worst_pair(
@@ -61,7 +68,7 @@ class PathRouting(Routing):
     ) -> NDArray[Any]:
         """Return the worst pair's seconds, [B]; see ``Routing.worst_pair``."""
         worst = np.zeros(len(demand), dtype=demand.dtype)
-        _worst(self.ptr, self.links, use, demand, offset, worst)
+        _worst(self.ptr, self.links, use, demand, lanes_for(demand), offset, worst)
         return worst
 
     def path_max(self, value: NDArray[Any]) -> NDArray[Any]:
@@ -178,14 +185,15 @@ def _load(
     links: IntArray,
     fraction: NDArray[Any],
     demand: NDArray[Any],
+    side: Lanes,
     load: NDArray[Any],
 ) -> None:
     batches, devices = demand.shape[0], demand.shape[1]
-    block = np.zeros((load.shape[1], LANES), dtype=demand.dtype)
-    amount = np.zeros((devices, LANES), dtype=demand.dtype)
-    rows = lane_rows(demand)
-    for first in range(0, batches, LANES):
-        width = min(LANES, batches - first)
+    block = np.zeros((load.shape[1], len(side)), dtype=demand.dtype)
+    amount = np.zeros((devices, len(side)), dtype=demand.dtype)
+    rows = lane_rows(demand, side)
+    for first in range(0, batches, len(side)):
+        width = min(len(side), batches - first)
         block[:] = 0
         for source in range(devices):
             source_lanes(demand, first, width, source, rows, amount)
@@ -193,7 +201,7 @@ def _load(
                 pair = source * devices + destination
                 for e in range(ptr[pair], ptr[pair + 1]):
                     link, share = links[e], fraction[e]
-                    for lane in range(LANES):
+                    for lane in range(len(side)):
                         block[link, lane] += amount[destination, lane] * share
         for link in range(load.shape[1]):
             for lane in range(width):
@@ -213,17 +221,18 @@ def _worst(
     links: IntArray,
     use: NDArray[Any],
     demand: NDArray[Any],
+    side: Lanes,
     offset: NDArray[Any],
     worst: NDArray[Any],
 ) -> None:
     batches, devices = demand.shape[0], demand.shape[1]
-    block = np.zeros((use.shape[1], LANES), dtype=demand.dtype)
-    amount = np.zeros((devices, LANES), dtype=demand.dtype)
-    busiest = np.zeros(LANES, dtype=demand.dtype)
-    best = np.zeros(LANES, dtype=demand.dtype)
-    rows = lane_rows(demand)
-    for first in range(0, batches, LANES):
-        width = min(LANES, batches - first)
+    block = np.zeros((use.shape[1], len(side)), dtype=demand.dtype)
+    amount = np.zeros((devices, len(side)), dtype=demand.dtype)
+    busiest = np.zeros(len(side), dtype=demand.dtype)
+    best = np.zeros(len(side), dtype=demand.dtype)
+    rows = lane_rows(demand, side)
+    for first in range(0, batches, len(side)):
+        width = min(len(side), batches - first)
         for link in range(use.shape[1]):
             for lane in range(width):
                 block[link, lane] = use[first + lane, link]
@@ -237,10 +246,10 @@ def _worst(
                 busiest[:] = 0
                 for e in range(ptr[pair], ptr[pair + 1]):
                     link = links[e]
-                    for lane in range(LANES):
+                    for lane in range(len(side)):
                         busiest[lane] = max(busiest[lane], block[link, lane])
                 add = offset[source, destination]
-                for lane in range(LANES):
+                for lane in range(len(side)):
                     if amount[destination, lane] > 0:
                         best[lane] = max(best[lane], busiest[lane] + add)
         for lane in range(width):

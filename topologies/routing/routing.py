@@ -28,6 +28,7 @@ class Routing(ABC):
         """Keep what every routing has: the topology it is on and its name."""
         self.topology = topology
         self.name = name
+        self._offset: tuple[float | None, Any, NDArray[Any] | None] | None = None
 
     @abstractmethod
     def link_load(self, demand: NDArray[Any]) -> NDArray[Any]:
@@ -71,12 +72,27 @@ class Routing(ABC):
         slowest = self.path_max(per_byte)
         return np.asarray(mtu * np.maximum(self.path_sum(per_byte) - slowest, 0.0))
 
+    def path_offset(self, mtu: float | None, dtype: Any = np.float64) -> NDArray[Any] | None:
+        """Return what a pair's path adds to its transfer, [N, N] seconds; None if nothing anywhere.
+
+        Path latency, and with ``mtu`` (bytes) a packet's store-and-forward at every link but one.
+        The last one asked for is kept; do not write to it.
+        """
+        if self._offset is None or self._offset[:2] != (mtu, np.dtype(dtype)):
+            offset = self.latency
+            if mtu is not None:
+                offset = offset + self.store_and_forward(mtu)
+            kept = offset.astype(dtype, copy=False) if offset.any() else None
+            self._offset = (mtu, np.dtype(dtype), kept)
+        return self._offset[2]
+
     def worst_pair(
         self, use: NDArray[Any], demand: NDArray[Any], offset: NDArray[Any]
     ) -> NDArray[Any]:
         """Return, [B], the largest over pairs with demand of the largest ``use`` on its links.
 
-        use [B, L] seconds a link is busy; offset [N, N] seconds is added to each pair's.
+        use [B, L] seconds a link is busy; offset [N, N] seconds, 0 on the diagonal, is added to
+        each pair's.
         """
         worst = np.zeros(len(demand), dtype=demand.dtype)
         off_diagonal = ~np.eye(self.topology.num_devices, dtype=np.bool_)
@@ -88,7 +104,7 @@ class Routing(ABC):
     def transfer_time(
         self,
         demand: NDArray[Any],
-        offset: FloatArray | None = None,
+        offset: NDArray[Any] | None = None,
         capacity: FloatArray | None = None,
     ) -> NDArray[np.float64]:
         """Return seconds [B]: the largest over pairs of worst load/capacity on its path + offset.
@@ -101,7 +117,7 @@ class Routing(ABC):
         use *= (1.0 / left).astype(demand.dtype)
         if offset is None:
             return np.asarray(use.max(axis=1, initial=0.0), dtype=np.float64)
-        worst = self.worst_pair(use, demand, offset.astype(demand.dtype))
+        worst = self.worst_pair(use, demand, offset.astype(demand.dtype, copy=False))
         return np.asarray(worst, dtype=np.float64)
 
     @staticmethod
@@ -123,8 +139,11 @@ class Routing(ABC):
 
 
 def check_reachable(routing: Routing) -> Routing:
-    """Return the routing; InputError names a pair of devices without a path."""
-    missing = np.argwhere(~routing.reachable)
+    """Return the routing; InputError names a pair of devices, neither failed, without a path."""
+    lost = ~routing.reachable
+    failed = list(routing.topology.parameters.get("failed_devices", ()))
+    lost[failed] = lost[:, failed] = False
+    missing = np.argwhere(lost)
     if len(missing):
         source, destination = missing[0]
         raise InputError(

@@ -1,12 +1,14 @@
-"""Fluid ECMP on leaf-spine and fat-tree as sums over groups of devices.
+"""Routing on leaf-spine and fat-tree as sums over groups of devices that share a switch or pod.
 
-Every switch splits equally upwards, so all links of one kind out of (into) a group of devices that
-shares a switch or pod carry the same: the group's traffic with the outside over the number of
-these links. Loads are sums of the demand over groups; no path is followed.
+Under fluid ECMP every switch splits equally upwards: all links of one kind out of (into) a group
+carry the same, the group's traffic with the outside over the number of these links. Where the
+destination picks the way up, a link carries the traffic with the outside of the devices that pick
+it. Either way loads are sums of the demand over groups; no path is followed.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topomoe.topologies.kernel import nan_free_kernel
 from topomoe.topologies.routing.routing import Routing
+from topomoe.topologies.routing.tree_kernels import group_loads, worst_pairs
 from topomoe.topologies.topology import FloatArray, IntArray, Topology
 
 if TYPE_CHECKING:
@@ -95,87 +97,116 @@ def _host_tier(topology: Topology, switch: IntArray) -> Tier:
     )
 
 
-def tree_routing(topology: Topology, shape: Topology | None = None) -> TreeRouting | None:
-    """Return fluid ECMP over the tree of switches; None where there is no such tree.
+def tiers_of(topology: Topology, shape: Topology | None = None) -> list[Tier] | None:
+    """Return the tiers of a leaf-spine or fat-tree; None for anything else and if a link is gone.
 
     ``shape`` is the leaf-spine or fat-tree whose links ``topology`` holds, by default itself.
     """
     shape = topology if shape is None else shape
     if shape.parameters.get("kind") == "leaf-spine":
-        return TreeRouting(topology, leaf_spine_tiers(topology, shape))
-    if shape.parameters.get("kind") == "fat-tree":
-        return TreeRouting(topology, fat_tree_tiers(topology, shape))
-    return None
+        tiers = leaf_spine_tiers(topology, shape)
+    elif shape.parameters.get("kind") == "fat-tree":
+        tiers = fat_tree_tiers(topology, shape)
+    else:
+        return None
+    whole = all((tier.up >= 0).all() and (tier.down >= 0).all() for tier in tiers)
+    return tiers if whole else None
+
+
+def tree_routing(topology: Topology, shape: Topology | None = None) -> TreeRouting | None:
+    """Return fluid ECMP over the tree of switches (see ``tiers_of``); None where there is none."""
+    tiers = tiers_of(topology, shape)
+    return None if tiers is None else TreeRouting(topology, "ecmp", tiers)
 
 
 class TreeRouting(Routing):
-    """Fluid ECMP on a tree of tiers whose links of one group and direction are all alike."""
+    """A tree of tiers; links of a group and direction share its traffic, or each has a choice."""
 
-    def __init__(self, topology: Topology, tiers: list[Tier]) -> None:
-        """Number the groups of all tiers together: row t of ``group`` [tiers, N] is tier t's."""
-        super().__init__(topology, "ecmp")
+    def __init__(
+        self, topology: Topology, name: str, tiers: list[Tier], choice: IntArray | None = None
+    ) -> None:
+        """Number the cells: one a group and tier where links share, else one for each link.
+
+        ``choice`` [tiers, N] is which of a group's links traffic with a device outside it uses.
+        """
+        super().__init__(topology, name)
         self.tiers = tiers
-        sizes = [len(tier.up) for tier in tiers]
-        first = np.concatenate([[0], np.cumsum(sizes)])
-        self.num_groups = int(first[-1])
-        group = np.stack([tier.group + first[t] for t, tier in enumerate(tiers)])
-        self.group = group.astype(np.int32)
-        self.width = np.repeat([float(tier.up.shape[1]) for tier in tiers], sizes)
+        width = [1 if choice is None else tier.up.shape[1] for tier in tiers]
+        cells = [len(tier.up) * w for tier, w in zip(tiers, width, strict=True)]
+        self.first = np.concatenate([[0], np.cumsum(cells)])
+        group = [tier.group * w + at for tier, w, at in zip(tiers, width, self.first, strict=False)]
+        self.group = np.stack(group).astype(np.int32)
+        self.choice = np.zeros_like(self.group) if choice is None else choice.astype(np.int32)
+        self.shares = choice is None
 
-    def _crossed(self) -> NDArray[np.bool_]:
-        """Return whether a pair crosses each tier, [tiers, N, N]."""
-        return np.asarray(self.group[:, :, None] != self.group[:, None, :])
+    def _of_tier(self, cells: NDArray[Any], tier: int) -> NDArray[Any]:
+        """Return cells [B, cells] of one tier as [B, groups, links a group, or 1 if shared]."""
+        part = cells[:, self.first[tier] : self.first[tier + 1]]
+        groups, width = self.tiers[tier].up.shape
+        return part.reshape(len(cells), groups, 1 if self.shares else width)
 
     def link_load(self, demand: NDArray[Any]) -> NDArray[Any]:
         """Return the bytes on each link, [B, L]."""
-        out = np.zeros((len(demand), self.num_groups), dtype=demand.dtype)
-        into = np.zeros_like(out)
-        _group_sums(demand, self.group, out, into)
+        up = np.zeros((len(demand), self.first[-1]), dtype=demand.dtype)
+        down = np.zeros_like(up)
+        group_loads(demand, self.group, self.choice, self.shares, up, down)
         load = np.zeros((len(demand), self.topology.num_links), dtype=demand.dtype)
-        share = (1.0 / self.width).astype(demand.dtype)
-        first = 0
-        for tier in self.tiers:
-            part = slice(first, first + len(tier.up))
-            load[:, tier.up] = (out[:, part] * share[part])[:, :, None]
-            load[:, tier.down] = (into[:, part] * share[part])[:, :, None]
-            first = part.stop
+        for t, tier in enumerate(self.tiers):
+            share = demand.dtype.type(1.0 / tier.up.shape[1] if self.shares else 1.0)
+            load[:, tier.up] = self._of_tier(up, t) * share
+            load[:, tier.down] = self._of_tier(down, t) * share
         return load
+
+    def _by_cell(self, value: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the largest of ``value`` [B, L] over each cell's links, up and down [B, cells]."""
+        sides = []
+        for links in ([tier.up for tier in self.tiers], [tier.down for tier in self.tiers]):
+            of_tier = [value[:, ids] for ids in links]
+            if self.shares:
+                of_tier = [values.max(axis=2) for values in of_tier]
+            flat = [values.reshape(len(value), math.prod(values.shape[1:])) for values in of_tier]
+            sides.append(np.concatenate(flat, axis=1))
+        return sides[0], sides[1]
 
     def worst_pair(
         self, use: NDArray[Any], demand: NDArray[Any], offset: NDArray[Any]
     ) -> NDArray[Any]:
         """Return the worst pair's seconds, [B]; see ``Routing.worst_pair``."""
-        up, down = self._group_worst(use)
+        up, down = self._by_cell(use)
         worst = np.zeros(len(demand), dtype=demand.dtype)
-        _worst(up, down, self.group, demand, offset, worst)
+        worst_pairs(up, down, self.group, self.choice, self.shares, demand, offset, worst)
         return worst
-
-    def _group_worst(self, use: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return the largest use over each group's links up and down, [B, groups] each."""
-        up = np.concatenate([use[:, tier.up].max(axis=2) for tier in self.tiers], axis=1)
-        down = np.concatenate([use[:, tier.down].max(axis=2) for tier in self.tiers], axis=1)
-        return up, down
 
     def path_max(self, value: NDArray[Any]) -> NDArray[Any]:
         """Return the largest value over a pair's links, [N, N]; 0 on the diagonal."""
-        up, down = (side[0] for side in self._group_worst(value[None]))
+        up, down = (side[0] for side in self._by_cell(value[None]))
         out = np.zeros((self.topology.num_devices,) * 2, dtype=value.dtype)
-        for tier, crossed in enumerate(self._crossed()):
-            group = self.group[tier]
-            pair = np.maximum(up[group][:, None], down[group][None])
-            np.maximum(out, np.where(crossed, pair, 0), out=out)
+        for group, choice in zip(self.group, self.choice, strict=True):
+            leaving = up[group][:, None] if self.shares else up[group[:, None] + choice]
+            pair = np.maximum(leaving, down[group + choice])
+            pair *= group[:, None] != group
+            np.maximum(out, pair, out=out)
         return out
 
     def path_sum(self, value: FloatArray) -> FloatArray:
         """Return the fraction-weighted sum over a pair's links, [N, N]."""
         out = np.zeros((self.topology.num_devices,) * 2)
-        for tier, crossed in zip(self.tiers, self._crossed(), strict=True):
-            up, down = value[tier.up].mean(axis=1), value[tier.down].mean(axis=1)
-            out += np.where(crossed, up[tier.group][:, None] + down[tier.group][None], 0.0)
+        for t, tier in enumerate(self.tiers):
+            up, down = value[tier.up], value[tier.down]
+            group, choice = self.group[t] - self.first[t], self.choice[t]
+            if self.shares:
+                up, down = up.mean(axis=1), down.mean(axis=1)
+                leaving = up[group][:, None]
+            else:
+                leaving = up.reshape(-1)[group[:, None] + choice]
+            pair = leaving + down.reshape(-1)[group + choice]
+            pair *= group[:, None] != group
+            out += pair
         return out
 
     @cached_property
-    def _by_path(self) -> NextHopRouting:
+    def tables(self) -> NextHopRouting:
+        """The same routing by destination."""
         from topomoe.topologies.routing.ecmp_tables import ecmp_next_hop
 
         usable = np.zeros(self.topology.num_links, dtype=np.bool_)
@@ -185,65 +216,5 @@ class TreeRouting(Routing):
 
     @cached_property
     def matrix(self) -> csr_array[Any, Any]:
-        """The fractions as a sparse matrix [L, N*N], from the same policy's next-hop tables."""
-        return self._by_path.matrix
-
-
-@nan_free_kernel
-def _group_sums(
-    demand: NDArray[Any], group: NDArray[np.int32], out: NDArray[Any], into: NDArray[Any]
-) -> None:
-    """Fill out, into [B, groups] with the bytes that leave and enter each group [tiers, N]."""
-    tiers, devices = group.shape
-    column = np.zeros(devices, dtype=demand.dtype)
-    zero = demand.dtype.type(0)
-    for b in range(len(demand)):
-        for t in range(tiers):
-            column[:] = 0
-            of = group[t]
-            for source in range(devices):
-                here = of[source]
-                row = demand[b, source]
-                total = zero
-                for destination in range(devices):
-                    amount = row[destination] if of[destination] != here else zero
-                    column[destination] += amount
-                    total += amount
-                out[b, here] += total
-            for destination in range(devices):
-                into[b, of[destination]] += column[destination]
-
-
-@nan_free_kernel
-def _worst(
-    up: NDArray[Any],
-    down: NDArray[Any],
-    group: NDArray[np.int32],
-    demand: NDArray[Any],
-    offset: NDArray[Any],
-    worst: NDArray[Any],
-) -> None:
-    tiers, devices = group.shape
-    arriving = np.zeros((tiers, devices), dtype=demand.dtype)
-    busiest = np.zeros(devices, dtype=demand.dtype)
-    zero = demand.dtype.type(0)
-    for b in range(len(demand)):
-        for t in range(tiers):
-            for destination in range(devices):
-                arriving[t, destination] = down[b, group[t, destination]]
-        best = zero
-        for source in range(devices):
-            busiest[:] = 0
-            for t in range(tiers):
-                of, into, here = group[t], arriving[t], group[t, source]
-                leaving = up[b, here]
-                for destination in range(devices):
-                    use = max(leaving, into[destination])
-                    use = use if of[destination] != here else zero
-                    busiest[destination] = max(busiest[destination], use)
-            row, add = demand[b, source], offset[source]
-            for destination in range(devices):
-                total = busiest[destination] + add[destination]
-                total = total if row[destination] > 0 and destination != source else zero
-                best = max(best, total)
-        worst[b] = best
+        """The fractions as a sparse matrix [L, N*N], from the next-hop tables."""
+        return self.tables.matrix

@@ -14,15 +14,11 @@ from topomoe.topologies.routing.routing import Routing
 from topomoe.topologies.topology import Topology
 
 
-def path_offset(routing: Routing, mtu: float | None) -> NDArray[np.float64] | None:
-    """Return what a pair's path adds to its transfer, [N, N] seconds; None if nothing anywhere.
-
-    Path latency, and with ``mtu`` (bytes) a packet's store-and-forward at every link but one.
-    """
-    offset = routing.latency
-    if mtu is not None:
-        offset = offset + routing.store_and_forward(units.size(mtu, "mtu"))
-    return offset if offset.any() else None
+def path_offset(
+    routing: Routing, mtu: float | str | None, dtype: Any = np.float64
+) -> NDArray[Any] | None:
+    """Return ``routing.path_offset`` for an ``mtu`` of bytes or text such as "4KiB"."""
+    return routing.path_offset(None if mtu is None else units.size(mtu, "mtu"), dtype)
 
 
 def checked_demand(topology: Topology, demand: ArrayLike) -> NDArray[Any]:
@@ -68,5 +64,5 @@ def bottleneck(
             raise InputError(
                 f"{topology.name}: demand from device {source} to device {destination} has no path"
             )
-    time = routing.transfer_time(batch, path_offset(routing, mtu))
+    time = routing.transfer_time(batch, path_offset(routing, mtu, batch.dtype))
     return float(time[0]) if np.ndim(demand) == 2 else time

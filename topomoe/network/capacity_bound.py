@@ -21,7 +21,7 @@ def capacity_bound(topology: Topology, demand: ArrayLike) -> Any:
     batch = checked_demand(topology, demand)
     hops = topology.least_hops
     reached = np.isfinite(hops)
-    room = np.where(reached, hops, 0.0).astype(batch.dtype).reshape(-1)
+    room = (hops if reached.all() else np.where(reached, hops, 0.0)).astype(batch.dtype).reshape(-1)
     time = (batch.reshape(len(batch), -1) @ room) / topology.capacity.sum()
     if not reached.all():
         time = np.where((batch[:, ~reached] > 0).any(axis=1), np.inf, time)
