@@ -5,14 +5,13 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass, replace
 
-from topomoe.inputs import expert_load, scale_note, topology_at_budget
+from topomoe.inputs import check_circuits, expert_load, scale_note, topology_at_budget
 from topomoe.model import MoEModel
 from topomoe.placement import place
 from topomoe.pricing import Routings
 from topomoe.simulation import simulate_networks
 from topomoe.step import FloatArray
 from topomoe.study_settings import StudySettings
-from topomoe.topologies.circuits import check_wiring
 from topomoe.topologies.errors import InputError
 from topomoe.topologies.matching import METHODS
 from topomoe.topologies.routing import POLICIES, route
@@ -65,8 +64,7 @@ def build_networks(
     demand: tuple[FloatArray, FloatArray] | None = None
     notes: tuple[str, ...] = ()
     chosen = settings.circuits in METHODS and "optical" in settings.topologies
-    if settings.circuits not in METHODS:
-        check_wiring(settings.circuits, grid)
+    check_circuits(settings.circuits, grid, chosen=True)
     fitted = [policy for policy in settings.routings if is_fitted(policy)]
     if chosen or fitted:
         demand = training_demand(settings, grid, train, model, slots)
