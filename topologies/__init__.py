@@ -51,6 +51,7 @@ __all__ = [
     "route",
     "schedule_circuits",
     "surviving",
+    "virtual_channels",
 ]
 
 # What loads scipy or numba is imported when first used.
@@ -78,6 +79,7 @@ _HOME = {
     "route": "routing",
     "schedule_circuits": "matching.scheduling",
     "surviving": "failed_parts",
+    "virtual_channels": "routing.deadlock",
 }
 
 
