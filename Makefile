@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types benchmark clean
+.PHONY: demo test lint types validate benchmark clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +33,11 @@ types: $(VENV)/installed
 	cp -rs $(CURDIR)/topomoe build/types/topomoe
 	cp -rs $(CURDIR)/topologies $(CURDIR)/envs $(CURDIR)/agents build/types/topomoe/
 	$(BIN)/mypy
+
+# SimGrid takes minutes for the default; `make validate SPEED=torus8x4_zipf` times a small case.
+SPEED ?= torus16x8_zipf
+validate: $(VENV)/installed
+	$(BIN)/python tests/validation/validate.py --speed $(SPEED)
 
 benchmark: $(VENV)/installed
 	$(BIN)/python -m pytest benchmarks --benchmark-only
