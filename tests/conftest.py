@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +18,10 @@ from hypothesis import settings
 # The first example of a test may compile kernels or import scipy: no example is timed.
 settings.register_profile("topomoe", deadline=None)
 settings.load_profile("topomoe")
+
+# Solved problems of a user's own are neither read nor added to.
+os.environ["TOPOMOE_CACHE"] = tempfile.mkdtemp(prefix="topomoe-cache-")
+atexit.register(shutil.rmtree, os.environ["TOPOMOE_CACHE"], ignore_errors=True)
 
 SHARED = Path(os.environ.get("TOPOMOE_SHARED", Path(__file__).parents[2] / "shared"))
 

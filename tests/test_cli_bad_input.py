@@ -154,7 +154,7 @@ def write_others(root: Path) -> None:
         (root / f"circuits-{name}.txt").write_text(text)
     prices = {
         "syntax": "[nic_port\n",
-        "negative": "[nic_port]\ndollars = -3\n",
+        "negative": '[nic_port]\ndollars = -3\nwatts = 1\nper = "Gbps"\nsource = "mine"\n',
         "unknown": "[nics]\ndollars = 3\n",
     }
     for name, text in prices.items():

@@ -80,7 +80,7 @@ def test_a_failed_device_neither_sends_nor_receives(topomoe: Call, tmp_path: Pat
 
 
 def test_exports_are_written_beside_the_results(topomoe: Call, tmp_path: Path) -> None:
-    words = f"{SMALL} --latency 1us --topology leaf-spine --no-optimum --export simgrid,htsim,graphml"
+    words = f"{SMALL} --latency 1us --topology leaf-spine --export simgrid,htsim,graphml"
     run(topomoe, words, tmp_path / "run")
     files = {path.suffix: path for path in (tmp_path / "run" / "export").iterdir()}
     assert {".xml", ".cm", ".topo", ".graphml"} <= set(files)

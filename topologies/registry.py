@@ -87,8 +87,8 @@ def make(
     """Return the topology of that name over ``grid`` = rows x columns devices.
 
     ``bandwidth`` and ``latency`` are those of each link and direction. Options: ``torus(twist=t)``;
-    ``leaf-spine(spines=, oversubscription=)``, rows being leaves; ``optical(circuits=, base=,
-    base_bandwidth=, degree=, bidirectional=, seed=, demand=)``; ``rails(node_size=, node_bandwidth=,
+    ``leaf-spine(spines=, oversubscription=)``, rows being leaves; ``optical(circuits=, demand=,
+    base=, base_bandwidth=, degree=, bidirectional=, seed=)``; ``rails(node_size=, node_bandwidth=,
     node_latency=, spines=, oversubscription=)``, whose ``bandwidth`` is that of a NIC;
     ``jellyfish(degree=, seed=)``, rows being switches; ``dragonfly(devices_per_router=,
     routers_per_group=, global_links=, groups=)``; ``torus-3d(dimensions=)``;

@@ -207,7 +207,7 @@ def _check(frame: pd.DataFrame, path: Path) -> None:
     missing = sorted(needed - set(frame.columns))
     if missing:
         raise InputError(f"{path}: columns are missing: {', '.join(missing)}")
-    for record, columns in (_NEEDED | _OPTIONAL).items():
+    for record, columns in {**_NEEDED, **_OPTIONAL}.items():
         rows = frame[frame["record"] == record]
         if rows.empty and record in _NEEDED:
             raise InputError(f"{path}: no rows of record {record}: not a finished study")

@@ -18,8 +18,9 @@ from topomoe.study_networks import is_fitted
 from topomoe.topologies.cost import bill_of_materials
 from topomoe.topologies.errors import InputError, unknown
 from topomoe.topologies.exporters import export, formats
+from topomoe.topologies.failed_parts import surviving
 from topomoe.topologies.failure_scenarios import failure_scenarios
-from topomoe.topologies.failures import fail, surviving
+from topomoe.topologies.failures import fail
 from topomoe.topologies.files import write_atomic
 from topomoe.topologies.prices import load_prices
 from topomoe.topologies.registry import parse_grid
