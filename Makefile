@@ -14,12 +14,14 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: $(VENV)/installed
 	$(BIN)/topomoe study --slots 384 --placements contiguous,eplb,exact --batches 200 \
 	    --batch-tokens 8192 --resamples 6 --out runs/demo/study --overwrite
+	$(BIN)/topomoe network --topology torus --grid 16x8 --demand zipf \
+	    --routings dimension-order,o1turn,valiant,ugal,optimal --out runs/demo/network --overwrite
 	$(BIN)/topomoe train --agent ppo --scenario default --timesteps 131072 \
 	    --out runs/demo/ppo --overwrite
 	$(BIN)/topomoe evaluate --agents never-switch,greedy,hysteresis,clairvoyant,runs/demo/ppo \
 	    --out runs/demo/agents --overwrite
 	@echo "report:  $(CURDIR)/runs/demo/study/report.html"
-	@echo "figures: $(CURDIR)/runs/demo/study/figures $(CURDIR)/runs/demo/agents/figures"
+	@echo "figures: $(CURDIR)/runs/demo/study/figures $(CURDIR)/runs/demo/network/figures $(CURDIR)/runs/demo/agents/figures"
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -q

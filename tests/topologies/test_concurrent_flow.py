@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog
 from scipy.sparse import block_diag, csr_array, hstack, vstack
 
-from topomoe.topologies import InputError, Topology, concurrent_flow, from_links, make
-from topomoe.topologies.concurrent_flow import ConcurrentFlow, solve
-from topomoe.topologies.concurrent_flow_prices import hop_distances
-from topomoe.topologies.concurrent_flow_program import Network
-from topomoe.topologies.concurrent_flow_tables import forwarding_tables
-from topomoe.topologies.concurrent_flow_trees import fold_trees
+from topomoe.topologies import InputError, Topology, from_links, make
+from topomoe.topologies.concurrent_flow import ConcurrentFlow, solve, solver
+from topomoe.topologies.concurrent_flow.prices import hop_distances
+from topomoe.topologies.concurrent_flow.program import Network
+from topomoe.topologies.concurrent_flow.tables import forwarding_tables
+from topomoe.topologies.concurrent_flow.trees import fold_trees
 
 CAPACITY = 12.5e9  # 100 Gb/s
 BYTES = 65536.0
@@ -178,7 +178,7 @@ def test_a_tree_needs_no_program(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: Any) -> Any:
         raise AssertionError
 
-    monkeypatch.setattr(concurrent_flow, "solve_program", never)
+    monkeypatch.setattr(solver, "solve_program", never)
     star = nx.balanced_tree(2, 3)
     links = [link for a, b in star.edges for link in ((a, b), (b, a))]
     topology, demand = from_links(links, 1.0, 0.0, devices=15), random_demand(15, 0)
@@ -271,7 +271,7 @@ def test_starting_from_shortest_paths_ends_where_all_links_at_once_do(
         tried.append(len(network.links))
         return np.ones((len(network.destination), len(network.links)), dtype=np.bool_)
 
-    monkeypatch.setattr(concurrent_flow, "priced_links", every_link)
+    monkeypatch.setattr(solver, "priced_links", every_link)
     assert solve(topology, demand, cache=False).time == pytest.approx(few.time, rel=1e-8)
     assert len(tried) == 1
 
@@ -280,7 +280,7 @@ def test_starting_from_shortest_paths_ends_where_all_links_at_once_do(
 def test_where_equal_splits_keep_every_link_busy_no_program_runs(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(concurrent_flow, "solve_program", lambda *_: pytest.fail("a program"))
+    monkeypatch.setattr(solver, "solve_program", lambda *_: pytest.fail("a program"))
     topology = build(name, (4, 4))
     flow = solve(topology, uniform(16), cache=False)
     exact = (uniform(16) * topology.least_hops).sum() / topology.capacity.sum()
@@ -336,7 +336,7 @@ def test_a_solved_problem_is_read_and_not_solved_again(
         )
 
     with monkeypatch.context() as patch:
-        patch.setattr(concurrent_flow, "_solve", lambda *_: pytest.fail("solved again"))
+        patch.setattr(solver, "_solve", lambda *_: pytest.fail("solved again"))
         again = solve(replace(topology, name="other", latency=topology.latency + 1), demand)
     assert same(first)
     assert same(again)
@@ -385,7 +385,7 @@ def test_bad_demand_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> N
         InputError, match="demand must be finite and >= 0, device 0 to 1 has -65536"
     ):
         solve(topology, -uniform(16))
-    monkeypatch.setattr(concurrent_flow, "VARIABLES", 1000)
+    monkeypatch.setattr(solver, "VARIABLES", 1000)
     message = (
         "torus: the optimum needs 16 destinations x 64 links = 1,024 variables, more than 1,000"
     )

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from topomoe.topologies.concurrent_flow import solve
-from topomoe.topologies.concurrent_flow_trees import fold_trees
+from topomoe.topologies.concurrent_flow.trees import fold_trees
 from topomoe.topologies.routing.next_hop import NextHopRouting
 from topomoe.topologies.routing.shortest_paths import next_hops
 from topomoe.topologies.topology import IntArray, Topology

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from topomoe.topologies.concurrent_flow_program import Network
+from topomoe.topologies.concurrent_flow.program import Network
 from topomoe.topologies.topology import BoolArray, FloatArray
 
 # Added per link, in units of the mean price: of equally cheap paths the one of fewest links.

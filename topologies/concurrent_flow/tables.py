@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from topomoe.topologies.concurrent_flow_program import Network
+from topomoe.topologies.concurrent_flow.program import Network
 from topomoe.topologies.kernel import kernel
 from topomoe.topologies.topology import BoolArray, FloatArray, IntArray
 

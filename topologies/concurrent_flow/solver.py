@@ -7,7 +7,7 @@ to one destination may mix, so adding up their sources loses nothing.
 
 Most links are of no use to a destination. The program starts with the links on shortest paths and
 adds those that its link prices find cheaper (column generation); the prices also prove how far it
-still is from the optimum (see ``concurrent_flow_prices``). It ends when the two meet, if need be
+still is from the optimum (see ``prices.py``). It ends when the two meet, if need be
 with every link, so the result does not rest on which links were tried.
 """
 
@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topomoe.topologies import concurrent_flow_cache as cache_files
-from topomoe.topologies.concurrent_flow_prices import hop_distances, price_bound, priced_links
-from topomoe.topologies.concurrent_flow_program import Network, solve_program
-from topomoe.topologies.concurrent_flow_tables import Tables, forwarding_tables
-from topomoe.topologies.concurrent_flow_trees import fold_trees
+from topomoe.topologies.concurrent_flow import cache as cache_files
+from topomoe.topologies.concurrent_flow.prices import hop_distances, price_bound, priced_links
+from topomoe.topologies.concurrent_flow.program import Network, solve_program
+from topomoe.topologies.concurrent_flow.tables import Tables, forwarding_tables
+from topomoe.topologies.concurrent_flow.trees import fold_trees
 from topomoe.topologies.errors import InputError
 from topomoe.topologies.matching.demand import demand_matrix
 from topomoe.topologies.topology import FloatArray, IntArray, Topology
@@ -44,7 +44,7 @@ class ConcurrentFlow:
     rounding.
 
     Destinations are nodes of the topology's core: a device that hangs on one switch has the
-    switch's tables (``concurrent_flow_trees``). The entries ``ptr[k]:ptr[k + 1]`` lead to
+    switch's tables (``trees.py``). The entries ``ptr[k]:ptr[k + 1]`` lead to
     ``destination[k]`` from every core node, tails in an order in which no entry leads back to an
     earlier one.
     """
