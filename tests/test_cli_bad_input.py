@@ -355,6 +355,7 @@ EDGES: dict[str, tuple[str, ...]] = {
     "{bad}/medium.edges": ("line 1: medium must be electrical or optical, got 'glass'",),
 }
 STUDY_CASES: dict[str, tuple[str, ...]] = {
+    "--failures switches:1": ("no topology of the study has what switches:1 fails",),
     "--topologies tours": ("unknown topology 'tours'; did you mean 'torus'?",),
     "--topologies ''": ("topologies must name at least one",),
     "--topologies mesh,,torus": ("--topologies must not hold an empty name",),
@@ -378,6 +379,8 @@ STUDY_CASES: dict[str, tuple[str, ...]] = {
 }
 SIMULATE_CASES: dict[str, tuple[str, ...]] = {
     "--topology tours": ("unknown topology 'tours'; did you mean 'torus'?",),
+    "--routing ugal": ("routing ugal is made for a demand",),
+    "--topology optical --circuits b-matching": ("circuits b-matching are chosen for a demand",),
     "--routing ecpm": ("unknown routing 'ecpm'; did you mean 'ecmp'?",),
     "--topology fat-tree --routing dimension-order": ("dimension-order needs a mesh or torus",),
     "--placement exat": ("unknown placement method 'exat'; did you mean 'exact'?",),
@@ -477,6 +480,8 @@ NETWORK_CASES: dict[str, tuple[str, ...]] = {
     f"{CIRCUITS}-missing.txt": ("cannot read the circuits",),
     "--topology optical --circuits tour": ("unknown wiring 'tour'",),
     "--failures links:99": ("random_links must be <=", "got 99"),
+    "--failures switches:1": ("random_switches: torus has no switches that could fail",),
+    "--grid 100000x100000": ("grid must hold at most 65536 devices, got 100000x100000",),
     "--failures link:0-7": ("has no link 0-7",),
     "--failures switch:8": ("switches of torus are none",),
     "--failures device:8": ("devices of torus are 0..7, got 8",),

@@ -39,7 +39,7 @@ SMALLER = {
     "evaluate": SCENARIO,
     "delays": "--layers 2 --steps 2 --prefill-tokens 512 --decode-tokens 512 "
     "--training-tokens 512 --row-tokens 128 --pool 2 --epochs 20 --points-per-decade 1 "
-    "--clusters 1 --methods b-matching",
+    "--clusters 1 --methods b-matching --wiring-routing default",
 }
 # Programs that a block may name beside topomoe; they are not run.
 NOT_RUN = ("cd", "git", "pip", "python", "python3", "source")

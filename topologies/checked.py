@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from topomoe.topologies.errors import InputError
 from topomoe.topologies.topology import FloatArray, IntArray
 
+MOST_BYTES = 1e24  # of a demand's pair; beyond, sums would overflow
+
 
 def whole(value: Any, field: str, least: int | None = None) -> int:
     """Return ``value`` as an int; InputError where it is no whole number or below ``least``."""

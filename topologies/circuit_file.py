@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from topomoe.topologies.errors import InputError
+from topomoe.topologies.files import read_lines
 from topomoe.topologies.topology import IntArray
 
 ENDINGS = (".csv", ".txt")
@@ -18,14 +19,8 @@ def read_circuits(path: str | Path) -> IntArray:
     ``#`` starts a comment, spaces serve as commas. Raises InputError naming the file and the line.
     """
     path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the circuits ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: cannot read the circuits ({error})") from None
     circuits = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(path, "circuits"), start=1):
         words = line.split("#")[0].replace(",", " ").split()
         if not words:
             continue

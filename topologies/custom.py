@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from topomoe.topologies import units
 from topomoe.topologies.checked import numbers, whole_numbers
 from topomoe.topologies.errors import InputError
+from topomoe.topologies.files import read_lines
 from topomoe.topologies.topology import FloatArray, Topology, merge_links, require_connected
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ def from_links(
 
     links[L, 2] directed (from, to); capacity[L] bytes/s and latency[L] s, or one number for all;
     ``devices`` N: nodes 0..N-1 are devices (default: all nodes), the rest switches. The links need
-    not connect all devices: a routing needs paths only where there is demand.
+    not connect all devices: ``Routing.from_paths`` and ``network.optimal`` need paths only where
+    there is demand, the routing policies between all devices.
     """
     pairs = whole_numbers(links, f"{name}: links").copy()
     if pairs.ndim != 2 or pairs.shape[1] != 2:
@@ -116,14 +118,8 @@ def from_edge_list(
     import networkx as nx
 
     path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the edge list ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: cannot read the edge list ({error})") from None
     graph: nx.DiGraph[str] = nx.DiGraph()
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(path, "edge list"), start=1):
         words = line.split("#")[0].replace(",", " ").split()
         if not words:
             continue

@@ -22,4 +22,4 @@ def unknown(kind: str, name: object, choices: Iterable[str]) -> InputError:
     known = list(choices)
     near = get_close_matches(str(name), known, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return InputError(f"unknown {kind} {name!r}{hint} (one of: {', '.join(known)})")
+    return InputError(f"unknown {kind} {name!r}{hint} (one of: {', '.join(known) or 'none'})")

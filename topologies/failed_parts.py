@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +43,10 @@ class Failures:
 
     def __post_init__(self) -> None:
         """Check every field; InputError names the field and what it must be."""
+        for name in ("switches", "devices", "links", "circuits"):
+            parts = getattr(self, name)
+            if isinstance(parts, str) or not isinstance(parts, Iterable):
+                raise InputError(f"{name} must be a tuple of parts, got {parts!r}")
         for name in ("switches", "devices"):
             for node in getattr(self, name):
                 whole(node, name, least=0)
@@ -75,6 +80,8 @@ def _drawn(usable: BoolArray, failures: Failures, kind: str, name: str) -> IntAr
     a part that fails; kinds do not share a stream.
     """
     count = getattr(failures, f"random_{kind}")
+    if count and not len(usable):
+        raise InputError(f"random_{kind}: {name} has no {kind} that could fail")
     if count > usable.sum():
         raise InputError(f"random_{kind} must be <= {usable.sum()} on {name}, got {count}")
     stream = ("links", "switches", "devices", "circuits").index(kind)

@@ -131,13 +131,14 @@ def _dimmed(
 
 
 def _shape_left(topology: Topology, kept: BoolArray, circuits: IntArray) -> dict[str, object]:
-    """Return the parameters that still hold: of a broken regular shape, only what it was."""
+    """Return the parameters that still hold: of a broken shape, what it was and where nodes are."""
     before = dict(topology.parameters)
     kind = before.get("of", before.get("kind", "custom"))
     if before.get("kind") in _KEEPS_SHAPE:
         return {**before, "of": kind}
     if "circuits" not in before:
-        return {"kind": "degraded", "of": kind}
+        where = {"place": before["place"]} if "place" in before else {}
+        return {"kind": "degraded", "of": kind, **where}
     base = before.get("base")
     if base is not None:
         ids = topology.link_ids(*base.links.T)

@@ -1,4 +1,4 @@
-"""Files written whole or not at all."""
+"""Text files read with a clear refusal, files written whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,6 +14,16 @@ _UNUSABLE = (
     NotADirectoryError,
     PermissionError,
 )
+
+
+def read_lines(path: Path, what: str) -> list[str]:
+    """Return the lines of a UTF-8 file; InputError names it and ``what`` it should hold."""
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the {what} ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: cannot read the {what} ({error})") from None
 
 
 def check_target(path: Path, field: str) -> None:

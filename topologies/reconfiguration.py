@@ -155,6 +155,11 @@ def switch_time(
     matrix = demand_matrix(demand)
     if len(matrix) != after.num_devices:
         raise InputError(f"demand must be of {after.num_devices} devices, is of {len(matrix)}")
+    if before.num_devices != after.num_devices:
+        raise InputError(
+            f"before and after must have the same devices, got {before.num_devices} "
+            f"and {after.num_devices}"
+        )
     dark = switch_cost([before, after], times)[0, 1] > 0
     exposed = exposed_time(times, ahead) if dark else 0.0
     hidden = times.total - exposed if dark else 0.0

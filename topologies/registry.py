@@ -25,6 +25,7 @@ from topomoe.topologies.torus import torus
 from topomoe.topologies.torus_3d import torus_3d
 
 EDGE_LIST_ENDINGS = (".csv", ".edges", ".txt")
+MOST_DEVICES = 65536  # beyond, a demand alone takes more than 32 GiB
 
 
 def twisted_torus(grid: tuple[int, int], bandwidth: float, latency: float) -> Topology:
@@ -74,6 +75,8 @@ def parse_grid(grid: str | tuple[int, int] | list[int], field: str = "grid") -> 
         raise InputError(f"{field} must have rows >= 1 and columns >= 1, got {rows}x{columns}")
     if rows * columns < 2:
         raise InputError(f"{field} must hold at least 2 devices, got {rows}x{columns}")
+    if rows * columns > MOST_DEVICES:
+        raise InputError(f"{field} must hold at most {MOST_DEVICES} devices, got {rows}x{columns}")
     return rows, columns
 
 

@@ -147,6 +147,7 @@ def network(
     if out:
         RunFolder.vacant(out, "network", overwrite=overwrite)
     given = prepare_network(settings, out)
+    say_all(given.notes)
     results = run_network(settings, given)
     folder = write_network(settings, given, results, out, overwrite) if out else None
     for title, rows in network_tables(results):

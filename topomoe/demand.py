@@ -31,7 +31,7 @@ class DispatchSettings:
     copies: str = "device"
     """A token is sent once per device, per expert, or per node and relayed (node-relay)."""
     node_size: int = 1
-    """Devices a node (node-relay)."""
+    """Devices a node (node-relay copies, and rails; rails take 1 as 8)."""
     padded: float = 0.0
     """Send full buffers of this capacity factor instead of true token counts; 0: true counts."""
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from topomoe.patterns import PATTERNS, pattern_demand
 from topomoe.step import FloatArray
-from topomoe.topologies.checked import numbers
+from topomoe.topologies.checked import MOST_BYTES, numbers
 from topomoe.topologies.errors import InputError, unknown
+from topomoe.topologies.files import read_lines
 
 ENDINGS = (".npy", ".npz", ".csv")
 DEMANDS = ("zipf", *PATTERNS)
@@ -30,7 +31,8 @@ def make_demand(
     receiver (drawn by ``seed``) gets a share of it in proportion to 1/r. The patterns of
     ``topomoe.patterns`` spread the same total. Files: ``.npy`` and ``.npz`` (array ``demand``) hold
     [N, N] bytes, ``.csv`` lines of source, destination, bytes. Raises InputError naming the file
-    and the line or array where these are damaged or name devices that the grid does not have.
+    and the line or array where these are damaged, send nothing, or name devices that the grid does
+    not have.
     """
     devices = grid[0] * grid[1]
     if name.endswith(ENDINGS):
@@ -57,8 +59,10 @@ def _read(path: Path, devices: int) -> FloatArray:
             f"{path}: demand must have shape [{devices}, {devices}] on this grid, "
             f"got {list(demand.shape)}"
         )
-    if not (np.isfinite(demand).all() and (demand >= 0).all()):
-        raise InputError(f"{path}: demand must be finite and >= 0 bytes")
+    if not ((demand >= 0).all() and (demand <= MOST_BYTES).all()):
+        raise InputError(f"{path}: demand must be >= 0 and <= {MOST_BYTES:g} bytes a pair")
+    if not demand[~np.eye(devices, dtype=np.bool_)].any():
+        raise InputError(f"{path}: demand must send bytes between two devices, it sends none")
     return demand
 
 
@@ -80,14 +84,8 @@ def _read_array(path: Path) -> FloatArray:
 
 
 def _read_csv(path: Path, devices: int) -> FloatArray:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the demand ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: cannot read the demand ({error})") from None
     demand = np.zeros((devices, devices))
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(path, "demand"), start=1):
         words = [word.strip() for word in line.split("#")[0].split(",")]
         if words == [""] or (number == 1 and words[0] == "source"):
             continue

@@ -38,7 +38,7 @@ class SimulateSettings:
     normalise: str = "iso-injection"
     """What the budget fixes: iso-injection, iso-port, iso-cost or iso-power."""
     prices: str = ""
-    """Bill of materials (.toml) behind iso-cost; empty: the one that is shipped."""
+    """Bill of materials (.toml) behind iso-cost and iso-power; empty: the one that is shipped."""
     bandwidth: units.Bandwidth = 50e9
     """Bytes/s (or 400Gbps) that leave a device, split over its links."""
     latency: units.Seconds = 1e-6

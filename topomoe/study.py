@@ -139,9 +139,15 @@ def _check(settings: StudySettings, trace: RoutingTrace, grid: tuple[int, int], 
 def _scenarios(
     settings: StudySettings, networks: tuple[StudyNetwork, ...]
 ) -> tuple[FailureScenario, ...]:
-    """Return the failure scenarios; InputError where a topology lacks what they name."""
+    """Return the failure scenarios; InputError where a topology, or all, lack what they name."""
     scenarios = failure_scenarios(settings.failures, settings.failure_draws, settings.seed)
-    degraded_topologies([(network.name, network.topology) for network in networks], scenarios)
+    found = degraded_topologies(
+        [(network.name, network.topology) for network in networks], scenarios
+    )
+    suffered = {case.scenario for case in found}
+    for scenario in scenarios:
+        if scenario.name not in suffered:
+            raise InputError(f"failures: no topology of the study has what {scenario.name} fails")
     return scenarios
 
 

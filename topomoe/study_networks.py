@@ -74,6 +74,7 @@ def build_networks(
             f"{settings.placements[-1]}, scored on held-out ones",
         )
     usual, others = [], []
+    unsuited: dict[str, list[str]] = {}
     for name in settings.topologies:
         wanted = demand[0] + demand[1] if chosen and demand is not None else None
         topology = topology_at_budget(settings, name, grid, wanted)
@@ -82,10 +83,18 @@ def build_networks(
         usual.append(StudyNetwork(name, topology, default))
         for policy in settings.routings:
             if policy != "none" and not default.name.startswith(policy + "-"):
-                routing = _try_route(topology, policy, settings.seed, demand)
+                try:
+                    routing = _route(topology, policy, settings.seed, demand)
+                except InputError:
+                    unsuited.setdefault(policy, []).append(name)
+                    continue
                 other = StudyNetwork(name, topology, routing)
                 if other.routing_name != default.name:
                     others.append(other)
+    notes += tuple(
+        f"{policy} is left out where it does not suit: {', '.join(names)}"
+        for policy, names in unsuited.items()
+    )
     return tuple(usual), tuple(others), notes
 
 
@@ -124,14 +133,11 @@ def training_demand(
     return result.dispatch_demand, result.combine_demand
 
 
-def _try_route(
+def _route(
     topology: Topology, policy: str, seed: int, demand: tuple[FloatArray, FloatArray] | None
 ) -> Routings:
-    """Return the routing, or None where the policy does not suit the topology."""
-    try:
-        if is_fitted(policy) and demand is not None:
-            there, back = (route(topology, policy, demand=part) for part in demand)
-            return there, back
-        return route(topology, policy, **({"seed": seed} if policy == "ecmp-hash" else {}))
-    except InputError:
-        return None
+    """Return the routing; InputError where the policy does not suit the topology."""
+    if is_fitted(policy) and demand is not None:
+        there, back = (route(topology, policy, demand=part) for part in demand)
+        return there, back
+    return route(topology, policy, **({"seed": seed} if policy == "ecmp-hash" else {}))

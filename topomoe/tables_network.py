@@ -10,11 +10,13 @@ from topomoe.table_text import Table
 def optimum_table(results: StudyResults) -> Table:
     """Return every routing's time of the mean demand beside the least time of any routing."""
     rows = results.rows("optimum")
+    order = {name: number for number, name in enumerate(results.topologies)}
+    rows = rows.sort_values("topology", key=lambda names: names.map(order), kind="stable")
     columns = [
         text_column("topology", map(results.topology_label, rows["topology"])),
         text_column("routing", rows["routing"]),
         number_column("time (us)", 1e6 * rows["time_s"]),
-        number_column("optimum (us)", 1e6 * rows["optimum_s"]),
+        number_column("optimum (us)", 1e6 * rows["optimum_s"], best=False),
         number_column("time / optimum", rows["time_s"] / rows["optimum_s"]),
         number_column("device cut (us)", 1e6 * rows["node_cut_s"], best=False),
         number_column("volume bound (us)", 1e6 * rows["volume_bound_s"], best=False),

@@ -409,3 +409,10 @@ def test_demand_without_a_path_is_refused_and_only_that() -> None:
     demand[1, 2] = 1.0
     with pytest.raises(InputError, match="demand from device 1 to device 2 has no path"):
         solve(topology, demand)
+
+
+def test_no_pair_waits_for_a_way_that_carries_next_to_nothing() -> None:
+    demand = np.random.default_rng(31).pareto(1.2, (4, 4)) * 1e5
+    np.fill_diagonal(demand, 0.0)
+    fabric = make("optical", (2, 2), circuits="torus")
+    assert solve(fabric, demand, cache=False).fraction.min() > 1e-10

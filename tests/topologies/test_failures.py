@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topomoe.network import bottleneck, capacity_bound, node_cut
+from topomoe.network.place_cut import places
 from topomoe.topologies import (
     Failures,
     InputError,
+    bill_of_materials,
     components,
     fail,
     make,
@@ -226,6 +228,22 @@ def test_what_is_left_is_never_faster_under_the_node_cut(seed: int, count: int) 
     assert capacity_bound(broken, demand) >= capacity_bound(whole, demand)
 
 
+@pytest.mark.parametrize("name", ["dragonfly", "hamming-mesh", "rails"])
+def test_what_is_left_lies_where_it_lay(name: str) -> None:
+    whole = small(name)
+    broken = fail(fail(whole, Failures(devices=(5,))), Failures(devices=(6,)))
+    before, after = places(whole), places(broken)
+    assert before is not None
+    assert after is not None
+    assert np.array_equal(before.label, after.label)
+    assert (after.leaving <= before.leaving).all()
+    # A cable inside a place does not become two transceivers and a fibre because another one broke.
+    left, had = (
+        {row.item: row.count for row in bill_of_materials(t).rows} for t in (broken, whole)
+    )
+    assert all(count <= had.get(item, 0.0) for item, count in left.items())
+
+
 @pytest.mark.parametrize(
     ("failures", "message"),
     [
@@ -254,6 +272,8 @@ def test_what_the_topology_does_not_have_is_one_clear_line(
         ("links", ("3",), "links must name two nodes such as 3-17 or 3>17, got '3'"),
         ("circuits", ("a>b",), "circuits must name two nodes"),
         ("devices", (-1,), "devices must be >= 0"),
+        ("devices", 5, "devices must be a tuple of parts, got 5"),
+        ("links", "0-1", "links must be a tuple of parts, got '0-1'"),
         ("random_links", -1, "random_links must be >= 0, got -1"),
         ("failure_seed", -1, "failure_seed must be >= 0"),
     ],

@@ -271,6 +271,7 @@ def test_the_first_configuration_is_charged_unless_said() -> None:
         ({"demand": np.ones((2, 3))}, r"demand must be square \[N, N\]"),
         ({"demand": [[0, -1], [1, 0]]}, "demand must be finite and >= 0, device 0 to 1 has -1"),
         ({"demand": [[0, np.inf], [1, 0]]}, "demand must be finite and >= 0, device 0 to 1"),
+        ({"demand": np.full((4, 4), 1e300)}, r"demand must be <= 1e\+24 bytes a pair"),
         ({"degree": 0}, "degree must be >= 1, got 0"),
         ({"bandwidth": 0}, "bandwidth must be finite and > 0"),
         ({"delay": -1.0}, "delay must be finite and >= 0"),

@@ -212,6 +212,10 @@ def test_the_share_drained_does_not_travel_again() -> None:
             {"mode": "base", "before": wiring("torus", base="mesh")},
             "optical-torus and optical-rows are not wirings of one fabric",
         ),
+        (
+            {"before": make("optical", grid=(2, 2), circuits="torus")},
+            "before and after must have the same devices, got 4 and",
+        ),
     ],
 )
 def test_bad_switches_are_named_in_one_line(change: dict[str, object], message: str) -> None:

@@ -213,3 +213,9 @@ def test_on_a_one_way_ring_a_layer_holds_two_neighbouring_destinations() -> None
     found = virtual_channels(route(ring, "shortest"))
     # Two destinations leave a dependency free only where they are neighbours: ceil(7 / 2) layers.
     assert found == VirtualChannels(4, "layers by destination", True)
+
+
+def test_circuits_that_carry_only_their_own_pairs_need_one_channel() -> None:
+    fabric = make("optical", grid=(4, 4), circuits="expander", base="leaf-spine")
+    assert virtual_channels(route(fabric, "circuit-direct")).count == 1
+    assert virtual_channels(route(fabric, "circuit-relay")).count > 1

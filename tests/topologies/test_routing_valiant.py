@@ -264,6 +264,16 @@ def test_ugal_gives_the_same_split_every_time_and_for_any_unit() -> None:
     assert np.array_equal(shares[0], shares[2])
 
 
+def test_ugal_leaves_no_share_of_rounding_size() -> None:
+    """On this demand the search ends with shares of 1e-22, which would wait for Valiant's links."""
+    mesh = make("mesh", grid=(4, 4))
+    demand = np.random.default_rng(7).pareto(1.2, (16, 16))
+    routing = route(mesh, "ugal", demand=demand)
+    assert isinstance(routing, MixtureRouting)
+    for _, share in routing.parts:
+        assert ((share == 0) | (share >= 1e-9)).all()
+
+
 def test_ugal_without_any_demand_is_minimal() -> None:
     torus = make("torus", grid=(2, 4))
     routing = route(torus, "ugal", demand=np.zeros((8, 8)))

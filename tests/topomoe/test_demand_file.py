@@ -68,6 +68,8 @@ def test_damaged_arrays_are_named(tmp_path: Path) -> None:
         "sign.npy": -np.ones((6, 6)),
         "nan.npy": np.full((6, 6), np.nan),
         "text.npy": np.full((6, 6), "a"),
+        "huge.npy": np.full((6, 6), 1e300),
+        "none.npy": np.eye(6),
     }
     for name, array in cases.items():
         np.save(tmp_path / name, array)

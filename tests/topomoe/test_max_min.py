@@ -224,6 +224,21 @@ def test_fast_mode_leaves_no_bandwidth_idle() -> None:
     assert fct.max() == pytest.approx(sizes.sum() / CAPACITY, rel=2e-3)
 
 
+def test_fast_mode_does_not_end_a_flow_at_a_rate_that_it_has_for_a_moment_only() -> None:
+    """While one byte crosses Y, the first flow is held back there and leaves X to the third."""
+    flows: dict[str, Any] = {
+        "capacity": [0.75e9, 1e9],  # X, Y
+        "ptr": [0, 2, 3, 4],
+        "links": [0, 1, 1, 0],
+        "fraction": [1.0, 1.0, 1.0, 1e-4],
+        "sizes": [1e12, 1.0, 1e8],
+        "start": [0.0, 1.0, 1.0],
+    }
+    exact, fast = completion_times(**flows), completion_times(**flows, rtol=1e-3)
+    assert exact[2] == pytest.approx(1.0 + 1e8 * 1.0001 / 0.75e9, rel=1e-5)
+    assert fast == pytest.approx(exact, rel=1e-3)
+
+
 # On topologies.
 
 NETWORKS: dict[str, tuple[str, str]] = {

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from topomoe.network import optimal
+from topomoe.network import bounds, optimal, place_cut
 from topomoe.network.place_cut import crossing, places
 from topomoe.topologies import Topology, make
 
@@ -40,3 +40,14 @@ def test_no_routing_beats_the_cut_around_a_place(name: str) -> None:
 def test_topologies_of_single_devices_have_no_places() -> None:
     assert places(make("torus", (4, 4))) is None
     assert places(make("leaf-spine", (4, 4))) is None
+
+
+def test_the_cut_is_one_of_the_bounds_and_zero_without_places() -> None:
+    rails = make("rails", (2, 8), NIC, 0.0, node_size=8)
+    demand = np.random.default_rng(2).exponential(1e6, (16, 16))
+    found = bounds(rails, demand, cache=False)
+    assert found["place_cut"] == pytest.approx(cut_seconds(rails, demand), rel=1e-12)
+    assert found["place_cut"] > found["node_cut"]
+    assert place_cut(make("torus", (4, 4)), demand) == 0.0
+    several = place_cut(rails, np.stack([demand, 2 * demand]))
+    assert several == pytest.approx([found["place_cut"], 2 * found["place_cut"]])

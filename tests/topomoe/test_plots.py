@@ -147,8 +147,13 @@ def test_link_maps_say_the_busiest_link_of_each_topology(small_study: RunFolder)
             "replica_routings": ("weighted", "even"),
         },
         {"grid": "3x3", "slots": 18, "resamples": 0},
-        {"topologies": ("mesh",), "placements": ("exact",), "routings": ("none",)},
-        {"topologies": ("ring.csv", "torus")},
+        {
+            "topologies": ("mesh",),
+            "placements": ("exact",),
+            "routings": ("none",),
+            "failures": ("links:1",),
+        },
+        {"topologies": ("ring.csv", "torus"), "failures": ()},
     ],
 )
 def test_other_grids_and_choices_draw_without_a_warning(
@@ -260,6 +265,7 @@ def test_labels_of_the_gains_name_the_placement_first(
         placements=("contiguous", "exact"),
         replica_routings=("weighted", "even"),
         resamples=0,
+        failures=(),
     )
     with look():
         axes = gains.draw(read_study(run)).axes
@@ -340,6 +346,13 @@ def test_topologies_differ_in_colour_or_marker_and_keep_them_in_any_company() ->
     styles = topology_styles(names)
     assert len({(s["color"], s["marker"]) for s in styles.values()}) == len(names)
     assert topology_styles(("mesh",))["mesh"]["color"] == styles["mesh"]["color"]
+
+
+def test_all_named_topologies_differ_in_colour_and_in_marker() -> None:
+    styles = topology_styles((*topologies.names(), "own.csv"))
+    assert styles.pop("own.csv")["color"] not in {s["color"] for s in styles.values()}
+    for part in ("color", "marker"):
+        assert len({style[part] for style in styles.values()}) == len(styles)
 
 
 def test_importing_topomoe_loads_no_matplotlib_and_figures_no_pyplot() -> None:

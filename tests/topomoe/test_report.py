@@ -5,11 +5,13 @@ import html
 import re
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
 from topomoe.plots import FIGURES, caption
 from topomoe.report import write_report
 from topomoe.report.findings import findings, losing
+from topomoe.report.findings_network import failures
 from topomoe.report.method import charged, left_out
 from topomoe.report.write import asked
 from topomoe.run_folder import RunFolder
@@ -262,3 +264,15 @@ def test_damaged_results_write_no_report(study_copy: RunFolder) -> None:
     with pytest.raises(InputError, match=r"results\.parquet"):
         write_report(study_copy)
     assert not (study_copy.path / "report.html").exists()
+
+
+def test_failures_that_cut_devices_off_are_not_called_the_cheapest(results: StudyResults) -> None:
+    rows = [("links:1", 1, 1.2), ("links:2", 1, 1.5), ("links:4", 2, 0.9), ("links:8", 3, 0.8)]
+    frame = pd.DataFrame(rows, columns=["scenario", "parts", "ratio"])
+    frame = frame.assign(record="failure", topology=results.topologies[0])
+    first, second = failures(replace(results, frame=frame))
+    assert "links:1" in first
+    assert "1.200" in first
+    assert "links:2" in first
+    assert "0.9" not in first
+    assert "(links:4, links:8)" in second

@@ -563,6 +563,19 @@ def test_max_min_steps_are_no_faster_than_the_bottleneck_without_latency() -> No
     assert (exact.times.dispatch > plain.times.dispatch * (1 + 1e-6)).any()
 
 
+def test_no_fast_max_min_time_is_below_what_the_busiest_link_takes() -> None:
+    trace = tm.synthetic_trace("mixtral-8x7b", requests=6, positions=16)
+    placement = tm.place(trace, devices=16, slots=32, method="exact")
+    fabric = make("jellyfish", grid=(4, 4), latency=0)
+    common = {"batch_tokens": 256, "batches": 2, "model": "mixtral-8x7b"}
+    plain, fast = (
+        tm.simulate(trace, fabric, placement, step=StepSettings(mtu=0.0, **chosen), **common)
+        for chosen in ({}, {"fidelity": "max-min", "max_min_rtol": 0.1})
+    )
+    for part in ("dispatch", "combine"):
+        assert (getattr(fast.times, part) >= getattr(plain.times, part) * (1 - 1e-6)).all()
+
+
 def test_an_unknown_fidelity_is_named() -> None:
     with pytest.raises(InputError, match="unknown fidelity 'maxmin'"):
         StepSettings(fidelity="maxmin")

@@ -15,6 +15,7 @@ from topomoe.topologies.concurrent_flow.program import Network
 from topomoe.topologies.kernel import kernel
 from topomoe.topologies.topology import BoolArray, FloatArray, IntArray
 
+LEAST_SHARE = 1e-10  # of what passes a node: less is residue, and a pair would wait for its way
 NOISE = 1e-11  # of the demand of a destination's mean source: solver's residue, not flow
 
 
@@ -133,6 +134,12 @@ def _tables(
                 if not carries[node]:
                     flow[e] = 1.0 if shortest[e] else 0.0
                 total += flow[e]
+            kept = 0.0
+            for e in range(first[node], first[node + 1]):
+                if flow[e] < LEAST_SHARE * total:
+                    flow[e] = 0.0
+                kept += flow[e]
+            total = kept
             for e in range(first[node], first[node + 1]):
                 if flow[e] > 0:
                     share = flow[e] / total

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from topomoe.topologies.checked import numbers
+from topomoe.topologies.checked import MOST_BYTES, numbers
 from topomoe.topologies.errors import InputError
 from topomoe.topologies.topology import FloatArray
 
@@ -15,7 +15,7 @@ def demand_matrix(demand: Any, field: str = "demand") -> FloatArray:
     """Return a copy of demand [N, N] in bytes with an empty diagonal: self traffic is no flow.
 
     Raises InputError where it is not square, has fewer than two devices, or an entry off the
-    diagonal is negative, infinite or NaN.
+    diagonal is negative, infinite, NaN or above ``MOST_BYTES``.
     """
     matrix = numbers(demand, field).copy()
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
@@ -30,4 +30,6 @@ def demand_matrix(demand: Any, field: str = "demand") -> FloatArray:
             f"{field} must be finite and >= 0, device {source} to {destination} has "
             f"{matrix[source, destination]:g}"
         )
+    if matrix.max() > MOST_BYTES:
+        raise InputError(f"{field} must be <= {MOST_BYTES:g} bytes a pair, got {matrix.max():g}")
     return matrix

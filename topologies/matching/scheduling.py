@@ -95,7 +95,7 @@ def _rotor_steps(remaining: FloatArray, degree: int, slot: float) -> Iterator[St
 
 def _check_slot(demand: FloatArray, rate: float, degree: int, slot: float) -> None:
     if slot <= 0:
-        raise InputError("rotor: slot must be > 0 seconds; say it where the delay is 0")
+        raise InputError(f"rotor: slot must be > 0 s (needed where the delay is 0), got {slot:g}")
     slots = len(rotor_cycle(len(demand), degree)) * float(demand.max()) / (rate * slot)
     if slots > _MOST_SLOTS:
         raise InputError(

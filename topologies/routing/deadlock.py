@@ -26,7 +26,7 @@ from topomoe.topologies.routing.paths import PathRouting
 from topomoe.topologies.routing.routing import Routing
 from topomoe.topologies.routing.tree import TreeRouting
 from topomoe.topologies.routing.valiant import ValiantRouting
-from topomoe.topologies.topology import BoolArray, IntArray
+from topomoe.topologies.topology import BoolArray, FloatArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -114,11 +114,12 @@ def _dateline_class(tables: NextHopRouting) -> IntArray | None:
 
 
 def _of_mixture(routing: MixtureRouting) -> VirtualChannels:
-    parts = [part for part, share in routing.parts if share.any()]
+    carrying = [(part, share) for part, share in routing.parts if share.any()]
+    parts = [part for part, _ in carrying]
     for part in parts:
         if isinstance(part, ValiantRouting) and all(x in (part, part.base) for x in parts):
             return virtual_channels(part)
-    each = [virtual_channels(part) for part in parts]
+    each = [_of_part(part, share) for part, share in carrying]
     used = np.stack([_links_used(part) for part in parts])
     verified = all(channels.verified for channels in each)
     scheme = " + ".join(dict.fromkeys(channels.scheme for channels in each))
@@ -127,6 +128,14 @@ def _of_mixture(routing: MixtureRouting) -> VirtualChannels:
         return VirtualChannels(count, f"parts on links of their own ({scheme})", verified)
     count = sum(channels.count for channels in each)
     return VirtualChannels(count, f"a set for each part ({scheme})", verified)
+
+
+def _of_part(part: Routing, share: FloatArray) -> VirtualChannels:
+    """Return those of a part; where it carries no pair further than one link, nothing waits."""
+    of_pair = np.broadcast_to(share, part.hops.shape)
+    if (part.hops[(of_pair > 0) & part.reachable] <= 1).all():
+        return VirtualChannels(1, "no cyclic dependency", True)
+    return virtual_channels(part)
 
 
 def _links_used(routing: Routing) -> BoolArray:

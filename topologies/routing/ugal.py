@@ -19,6 +19,8 @@ from topomoe.topologies.routing.routing import Routing
 from topomoe.topologies.routing.valiant import valiant
 from topomoe.topologies.topology import FloatArray, Topology
 
+_LEAST = 1e-9  # smaller shares are the search's rounding
+
 
 def ugal(
     topology: Topology, demand: Any, base: str | None = None, iterations: int = 200
@@ -36,6 +38,8 @@ def ugal(
     spread = valiant(topology, base)
     minimal = spread.base
     share = _steps(minimal, spread, amount, steps)
+    # What the search leaves of a route it gave up is no traffic, but the pair would wait for it.
+    share = np.where(share < _LEAST, 0.0, np.where(share > 1.0 - _LEAST, 1.0, share))
     return MixtureRouting("ugal", [(minimal, share), (spread, 1.0 - share)])
 
 

@@ -40,6 +40,7 @@ class NetworkInput:
     topology: Topology
     demand: FloatArray
     routings: tuple[Routing, ...]
+    notes: tuple[str, ...] = ()
 
 
 def prepare_network(settings: NetworkSettings, out: str) -> NetworkInput:
@@ -62,16 +63,28 @@ def prepare_network(settings: NetworkSettings, out: str) -> NetworkInput:
         demand=demand,
         node_size=settings.node_size,
     )
+    notes: list[str] = []
     if settings.failures:
         scenario = failure_scenarios([settings.failures], draws=1, seed=settings.seed)[0]
         topology = fail(topology, scenario.failures)
         alive = np.zeros(topology.num_devices, dtype=np.bool_)
         alive[surviving(topology)] = True
-        demand = demand * (alive[:, None] & alive)
+        lost = float(np.where(alive[:, None] & alive, 0.0, demand).sum())
+        if lost:
+            notes.append(f"{lost:.4g} bytes from or to failed devices are left out of the demand")
+        demand = np.where(alive[:, None] & alive, demand, 0.0)
     policies = settings.routings or (topology.default_routing,)
-    return NetworkInput(
-        topology, demand, tuple(_route(topology, p, demand, settings.seed) for p in policies)
-    )
+    routings = tuple(_route(topology, p, demand, settings.seed) for p in policies)
+    if "simgrid" in settings.export and not _is_single_path(routings[0]):
+        notes.append(
+            f"simgrid: {routings[0].name} splits pairs, which a platform cannot hold: exported "
+            "with one path a pair"
+        )
+    return NetworkInput(topology, demand, routings, tuple(notes))
+
+
+def _is_single_path(routing: Routing) -> bool:
+    return bool((routing.matrix.data == 1.0).all())
 
 
 def _route(topology: Topology, policy: str, demand: FloatArray, seed: int) -> Routing:
@@ -154,15 +167,15 @@ def network_tables(results: pd.DataFrame) -> list[tuple[str, list[dict[str, str]
         line["with latency us"] = us(row["bottleneck_s"])
         if "max_min_s" in results:
             line |= {"max-min us": us(row["max_min_s"])}
-            line |= {"FCT p50": us(row["fct_p50_s"]), "FCT p99": us(row["fct_p99_s"])}
+            line |= {"FCT p50 us": us(row["fct_p50_s"]), "p99 us": us(row["fct_p99_s"])}
         line |= {"hops": f"{row['mean_hops']:.3f}", "channels": f"{row['virtual_channels']:.0f}"}
         rows.append(line)
     bounds = results[results["record"] == "bound"]
     names = {"node_cut": "node cut us", "volume": "volume us", "optimal": "optimum us"}
     first = results[results["record"] == "routing"].iloc[0]
     limits = {names[str(b)]: us(t) for b, t in zip(bounds["bound"], bounds["time_s"], strict=True)}
-    limits |= {"dollars": f"{first['dollars']:,.0f}", "watts": f"{first['watts']:,.0f}"}
-    return [("Routings", rows), ("No routing is faster than", [limits])]
+    cost = {"dollars": f"{first['dollars']:,.0f}", "watts": f"{first['watts']:,.0f}"}
+    return [("Routings", rows), ("No routing is faster than", [limits]), ("Equipment", [cost])]
 
 
 def write_network(
@@ -172,7 +185,7 @@ def write_network(
     files: dict[str, str] = {}
     first = given.routings[0]
     # A platform file holds one path a pair; without a routing it gets the shortest.
-    single_path = first if settings.export and bool((first.matrix.data == 1.0).all()) else None
+    single_path = first if settings.export and _is_single_path(first) else None
     for name in settings.export:
         files |= export(given.topology, name, routing=single_path, demand=given.demand)
     folder = RunFolder.start(out, "network", to_dict(settings), False, overwrite)

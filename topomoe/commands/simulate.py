@@ -21,6 +21,9 @@ from topomoe.run_folder import RunFolder
 from topomoe.settings import to_dict
 from topomoe.simulate_settings import SimulateSettings
 from topomoe.step import SimulationResult
+from topomoe.study_networks import is_fitted
+from topomoe.topologies.errors import InputError
+from topomoe.topologies.matching import METHODS
 from topomoe.topologies.registry import parse_grid
 from topomoe.topologies.routing import route
 from topomoe.topologies.routing.routing import Routing
@@ -42,6 +45,15 @@ class SimulateInput:
 def prepare_groups(settings: SimulateSettings) -> SimulateInput:
     """Load the trace, build the network, place every group; InputError for what does not fit."""
     grid = parse_grid(settings.grid)
+    if is_fitted(settings.routing):
+        raise InputError(
+            f"routing {settings.routing} is made for a demand: topomoe study and network make it"
+        )
+    if settings.circuits in METHODS:
+        raise InputError(
+            f"circuits {settings.circuits} are chosen for a demand: topomoe study and network "
+            "choose them"
+        )
     check_circuits(settings.circuits, grid)
     model, trace = load_or_make(
         settings.trace,

@@ -6,6 +6,7 @@ from topomoe.network.fair_sharing import completion_times
 from topomoe.network.flow_times import MaxMin, max_min
 from topomoe.network.node_cut import node_cut
 from topomoe.network.optimum import bounds, optimal
+from topomoe.network.place_cut import place_cut
 
 __all__ = [
     "MaxMin",
@@ -16,4 +17,5 @@ __all__ = [
     "max_min",
     "node_cut",
     "optimal",
+    "place_cut",
 ]

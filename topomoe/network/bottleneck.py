@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topomoe.topologies import units
-from topomoe.topologies.checked import numbers
+from topomoe.topologies.checked import MOST_BYTES, numbers
 from topomoe.topologies.errors import InputError
 from topomoe.topologies.routing.routing import Routing
 from topomoe.topologies.topology import Topology
@@ -33,11 +33,14 @@ def checked_demand(topology: Topology, demand: ArrayLike) -> NDArray[Any]:
             f"demand must have shape [{devices}, {devices}] or [B, {devices}, {devices}] "
             f"on {topology.name}, got {list(array.shape)}"
         )
-    # As unsigned integers, all finite numbers >= 0 lie below infinity: one pass instead of two.
+    # As unsigned integers, all numbers from 0 to the most lie below it: one pass instead of two.
     bits = array.view(np.uint32 if array.dtype == np.float32 else np.uint64)
-    infinity = np.array(np.inf, dtype=array.dtype).view(bits.dtype)
-    if array.size and bits.max() >= infinity and not (array.min() >= 0 and array.max() < np.inf):
-        raise InputError("demand must be finite and >= 0 bytes")
+    most = np.array(MOST_BYTES, dtype=array.dtype).view(bits.dtype)
+    if array.size and bits.max() > most:
+        if not (array.min() >= 0 and array.max() < np.inf):
+            raise InputError("demand must be finite and >= 0 bytes")
+        if array.max() > MOST_BYTES:
+            raise InputError(f"demand must be <= {MOST_BYTES:g} bytes a pair, got {array.max():g}")
     return array.reshape(-1, devices, devices)
 
 

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from topomoe.network.bottleneck import checked_demand
 from topomoe.network.capacity_bound import capacity_bound
 from topomoe.network.node_cut import node_cut
+from topomoe.network.place_cut import place_cut
 from topomoe.topologies.concurrent_flow import solve
 from topomoe.topologies.topology import Topology
 
@@ -27,9 +28,10 @@ def optimal(topology: Topology, demand: ArrayLike, cache: bool = True) -> Any:
 
 
 def bounds(topology: Topology, demand: ArrayLike, cache: bool = True) -> dict[str, Any]:
-    """Return the lower bounds on the seconds of a demand by name, the loosest first."""
+    """Return lower bounds on the seconds of a demand by name; ``optimal`` is the tightest."""
     return {
         "node_cut": node_cut(topology, demand),
+        "place_cut": place_cut(topology, demand),
         "capacity_bound": capacity_bound(topology, demand),
         "optimal": optimal(topology, demand, cache=cache),
     }

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from topomoe.network.bottleneck import checked_demand
 from topomoe.topologies.topology import FloatArray, IntArray, Topology
 
 
@@ -40,8 +42,23 @@ def places(topology: Topology) -> Places | None:
     return Places(label.reshape(-1).astype(np.int64), leaving, reaching)
 
 
+def place_cut(topology: Topology, demand: ArrayLike) -> Any:
+    """Return seconds, or [B] for demand [B, N, N]: no routing moves the demand faster.
+
+    The maximum over places of the bytes that leave (reach) them over the capacity of the links out
+    of (into) them; 0 where the topology has no places of several devices.
+    """
+    batch = checked_demand(topology, demand)
+    where = places(topology)
+    time = np.zeros(len(batch))
+    if where is not None:
+        leaving, reaching = crossing(where, batch)
+        time = np.maximum(leaving / where.leaving, reaching / where.reaching).max(axis=1)
+    return float(time[0]) if np.ndim(demand) == 2 else time
+
+
 def crossing(
-    where: Places, demand: NDArray[np.float32]
+    where: Places, demand: NDArray[Any]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return bytes that leave and reach each place, each [B, P], of demand [B, N, N]."""
     member = (where.label[:, None] == np.arange(len(where.leaving))).astype(demand.dtype)

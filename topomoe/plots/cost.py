@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from topomoe.plots.style import GREY, new_figure, topology_styles
+from topomoe.plots.style import GREY, columns_of, new_figure, topology_styles
 from topomoe.study_results import StudyResults
 
 NAME = "cost"
@@ -50,5 +50,5 @@ def draw(results: StudyResults) -> Figure:
     panels[0].set_ylim(0, 1.1 * float(1e3 * rows["moe_s"].max()))
     panels[0].set_ylabel("mean MoE time (ms)")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(7, len(labels)))
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns_of(len(labels), 7))
     return figure

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from topomoe.degradation import INTACT
-from topomoe.plots.style import GREY, new_figure, topology_styles
+from topomoe.plots.style import GREY, columns_of, new_figure, topology_styles
 from topomoe.study_results import StudyResults
 
 if TYPE_CHECKING:
@@ -20,15 +20,15 @@ NAME = "degradation"
 TITLE = "Failures"
 CAPTION = (
     "Mean time of the MoE layers after failures over that of the same topology intact: mean over "
-    "the random draws (line) and their range (band). Traffic goes around what has failed; experts "
-    "move to the surviving devices, which share the same tokens. A hollow marker says that some "
-    "draws cut devices off: the largest part goes on without them."
+    "the random draws and their range (band or stroke). Traffic goes around what has failed; "
+    "experts move to the surviving devices, which share the same tokens. A hollow marker says that "
+    "some draws cut devices off: the largest part goes on without them."
 )
 
 
 def applies(results: StudyResults) -> bool:
     """Return whether the study let something fail."""
-    return not results.rows("failure").empty
+    return bool((results.rows("failure")["scenario"] != INTACT).any())
 
 
 def draw(results: StudyResults) -> Figure:
@@ -61,7 +61,7 @@ def draw_rows(rows: pd.DataFrame, label: Callable[[str], str] = str) -> Figure:
         [found[name] for name in names],
         [label(name) for name in names],
         loc="outside upper center",
-        ncols=min(8, len(names)),
+        ncols=columns_of(len(names), 8),
     )
     return figure
 
@@ -74,6 +74,7 @@ def _panel(
     scenarios: list[str],
 ) -> None:
     counted = panel != "named"
+    lines = counted and len(scenarios) > 1
     if counted:
         scenarios = sorted(scenarios, key=lambda name: int(name.split(":")[1]))
     places = np.arange(len(scenarios), dtype=np.float64)
@@ -85,10 +86,10 @@ def _panel(
             continue
         cut_off = (own["parts"].max().reindex(scenarios) > 1).to_numpy()[there]
         # Side by side where no line tells the marks apart.
-        aside = 0.0 if counted else 0.6 * ((number + 0.5) / len(topologies) - 0.5)
+        aside = 0.0 if lines else 0.6 * ((number + 0.5) / len(topologies) - 0.5)
         x = places[there] + aside
         mean, low, high = (ratio[side].to_numpy()[there] for side in ("mean", "min", "max"))
-        line = {**style, "linewidth": style["linewidth"] if counted else 0.0}
+        line = {**style, "linewidth": style["linewidth"] if lines else 0.0}
         axis.plot(x, mean, **line, markersize=4.5, label=name)
         hollow = {"markerfacecolor": "white", "markeredgecolor": style["color"]}
         axis.plot(
@@ -99,7 +100,7 @@ def _panel(
             markersize=4.5,
             **hollow,
         )
-        if counted:
+        if lines:
             axis.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
         else:
             axis.vlines(x, low, high, color=style["color"], linewidth=1.2)
@@ -108,5 +109,5 @@ def _panel(
     axis.set_title(f"random {panel}" if counted else "named failures")
     labels = [name.split(":")[1] for name in scenarios] if counted else scenarios
     axis.set_xticks(places, labels)
-    axis.margins(x=0.08 if counted else 0.5 / len(scenarios))
+    axis.margins(x=0.08 if lines else 0.5 / len(scenarios))
     axis.set_xlabel(f"failed {panel}" if counted else "")

@@ -6,22 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from topomoe.plots.style import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PURPLE,
-    SKY,
-    VERMILLION,
-    look,
-    new_figure,
-    save,
-)
+from topomoe.plots.style import BLACK, GREY, ROUTINGS, columns_of, look, new_figure, save
 from topomoe.run_folder import RunFolder
 
-_COLOURS = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY)
 _BOUNDS = {"optimal": ("optimum", BLACK, "-"), "node_cut": ("node cut", GREY, "--")}
 
 
@@ -40,7 +27,7 @@ def draw_network(folder: RunFolder) -> list[Path]:
                 1e6 * own["fct_s"],
                 np.cumsum(own["bytes"]) / own["bytes"].sum(),
                 where="post",
-                color=_COLOURS[number % len(_COLOURS)],
+                color=ROUTINGS[number % len(ROUTINGS)],
                 label=str(routing),
             )
         bounds = results[results["record"] == "bound"].set_index("bound")["time_s"]
@@ -53,5 +40,6 @@ def draw_network(folder: RunFolder) -> list[Path]:
         axis.set_ylim(0, 1.02)
         axis.grid()
         handles, labels = axis.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=min(6, len(labels)))
+        columns = columns_of(len(labels), 6)
+        figure.legend(handles, labels, loc="outside upper center", ncols=columns)
         return save(figure, folder.path / "figures", "flow_time")

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
-from topomoe.plots.style import BLACK, log_ticks, new_figure, topology_styles
+from topomoe.plots.style import BLACK, columns_of, log_ticks, new_figure, topology_styles
 from topomoe.study_results import StudyResults
 from topomoe.study_results import gains as gains_of
 
@@ -66,7 +66,7 @@ def draw(results: StudyResults) -> Figure:
         )
         for name, s in topology_styles(results.topologies).items()
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(8, len(handles)))
+    figure.legend(handles=handles, loc="outside upper center", ncols=columns_of(len(handles), 8))
     return figure
 
 

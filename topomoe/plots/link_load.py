@@ -38,9 +38,10 @@ def caption(results: StudyResults) -> str:
     return (
         f"How long each link is busy in a mean layer (bytes of {what} over capacity; last "
         "placement, default routings; one colour scale): lines beside each other are the two "
-        "directions between neighbours, stubs at the edges wrap around, curves are circuits, a "
-        "device's cell is its link up (upper left) and down (lower right), and the strips are the "
-        "links between switch tiers and all circuits, busiest first, with their number."
+        "directions between neighbours, stubs at the edges wrap around, curves are circuits "
+        "and other links between devices, a device's cell is its busiest link up (upper left) and "
+        "down (lower right), and the strips are the links between switch tiers and all between "
+        "devices, busiest first, with their number."
     )
 
 

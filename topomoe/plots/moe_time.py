@@ -13,8 +13,8 @@ CAPTION = (
     "Mean time a step spends in its MoE layers, by part, one panel a placement, each topology "
     "under its default routing (the number is the mean in ms): the black tick is a "
     "time that no routing beats for dispatch and combine with that placement's demand on that "
-    "topology (start overhead, device cut and volume); it does not know every bottleneck, so the "
-    "gap from it to the end of the blue bars is at most what another routing could save."
+    "topology (start overhead, and the bounds under Method); it does not know every bottleneck, so "
+    "the gap from it to the end of the blue bars is at most what another routing could save."
 )
 
 

@@ -6,7 +6,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
-from topomoe.plots.style import label_below, log_ticks, new_figure, panels, topology_styles
+from topomoe.plots.style import (
+    columns_of,
+    label_below,
+    log_ticks,
+    new_figure,
+    panels,
+    topology_styles,
+)
 from topomoe.study_results import StudyResults
 from topomoe.study_rows import PATTERN_BYTES_PER_PAIR
 
@@ -47,7 +54,7 @@ def draw(results: StudyResults) -> Figure:
     axes[0].yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes[0].set_ylabel("transfer time (ms, log scale)")
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(8, len(labels)))
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns_of(len(labels), 8))
     return figure
 
 

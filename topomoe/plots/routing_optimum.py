@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from topomoe.plots.style import BLACK, GREY, MARKERS, new_figure
+from topomoe.plots.style import BLACK, GREY, MARKERS, ROUTINGS, columns_of, new_figure
 from topomoe.study_results import StudyResults
 
 NAME = "routing_optimum"
@@ -15,7 +15,7 @@ CAPTION = (
     "programme). From a marker to its line is what routing can still gain, from line to line what "
     "topology can. Dashed: what the busiest device needs for its own bytes in any case."
 )
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C8C8C")
+_BOUNDS = (("optimum_s", "optimum", BLACK, "-"), ("node_cut_s", "busiest device", GREY, "--"))
 
 
 def applies(results: StudyResults) -> bool:
@@ -31,9 +31,15 @@ def draw(results: StudyResults) -> Figure:
     axis = figure.add_subplot()
     for at, name in enumerate(results.topologies):
         own = rows[rows["topology"] == name]
-        lines = ((own["optimum_s"].iloc[0], BLACK, "-"), (own["node_cut_s"].iloc[0], GREY, "--"))
-        for seconds, colour, style in lines:
-            axis.hlines(1e6 * seconds, at - 0.4, at + 0.4, color=colour, linestyle=style)
+        for column, label, colour, style in _BOUNDS:
+            axis.hlines(
+                1e6 * own[column].iloc[0],
+                at - 0.4,
+                at + 0.4,
+                color=colour,
+                linestyle=style,
+                label=label,
+            )
         for place, (routing, seconds) in enumerate(
             zip(own["routing"], own["time_s"], strict=True), start=1
         ):
@@ -43,7 +49,7 @@ def draw(results: StudyResults) -> Figure:
                 1e6 * seconds,
                 linestyle="",
                 marker=MARKERS[number % len(MARKERS)],
-                color=_COLOURS[number % len(_COLOURS)],
+                color=ROUTINGS[number % len(ROUTINGS)],
                 markersize=6,
                 label=routing,
             )
@@ -54,10 +60,11 @@ def draw(results: StudyResults) -> Figure:
     axis.grid(axis="y")
     axis.set_ylabel("dispatch + combine of a mean layer (us)")
     handles = {text: line for line, text in zip(*axis.get_legend_handles_labels(), strict=True)}
+    order = [*routings, *(label for _, label, _, _ in _BOUNDS)]
     figure.legend(
-        [handles[r] for r in routings],
-        routings,
+        [handles[text] for text in order],
+        order,
         loc="outside upper center",
-        ncols=min(7, len(routings)),
+        ncols=columns_of(len(order), 8),
     )
     return figure

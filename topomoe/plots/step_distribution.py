@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from topomoe.plots.style import COLUMNS, new_figure, topology_styles
+from topomoe.plots.style import COLUMNS, columns_of, new_figure, topology_styles
 from topomoe.study_results import StudyResults
 
 NAME = "step_distribution"
@@ -55,5 +55,5 @@ def draw(results: StudyResults) -> Figure:
             if number % across == 0:
                 axis.set_ylabel("share of batches")
     handles, labels = first_time.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(8, len(labels)))
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns_of(len(labels), 8))
     return figure

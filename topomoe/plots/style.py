@@ -27,6 +27,8 @@ _TICKS = 5  # of a log axis at least
 # Okabe and Ito's palette, told apart with any colour vision.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILLION, PURPLE, GREY = "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#8C8C8C"
+# Darker ones beside it, where nine do not suffice.
+OLIVE, WINE, INDIGO, BROWN = "#999933", "#882255", "#332288", "#8C5A2B"
 
 PARTS = {
     "dispatch": BLUE,
@@ -42,9 +44,16 @@ _TOPOLOGIES = {
     "torus": ORANGE,
     "twisted-torus": PURPLE,
     "optical": GREEN,
+    "rails": BLACK,
+    "jellyfish": GREY,
+    "hypercube": INDIGO,
+    "dragonfly": WINE,
+    "torus-3d": BROWN,
+    "hamming-mesh": OLIVE,
 }
-_OTHERS = (BLACK, GREY, YELLOW)
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h")
+# Of routings, beside which black and grey are bounds.
+ROUTINGS = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, INDIGO, OLIVE, WINE, BROWN)
 
 _SETTINGS: Any = {
     "font.size": 9.0,
@@ -105,16 +114,15 @@ def topology_styles(topologies: tuple[str, ...]) -> dict[str, dict[str, Any]]:
 
     Earlier lines are wider, so that a later one on top of them hides nothing.
     """
-    own = [name for name in topologies if name not in _TOPOLOGIES]
-    builtin = list(_TOPOLOGIES)
+    looks = dict(zip(_TOPOLOGIES, zip(_TOPOLOGIES.values(), MARKERS, strict=True), strict=True))
+    # A topology of the user's own looks like a named one that is not there.
+    spare = [look for name, look in reversed(looks.items()) if name not in topologies]
+    spare += [(YELLOW, marker) for marker in MARKERS]
+    own = [name for name in topologies if name not in looks]
+    looks |= {name: spare[place % len(spare)] for place, name in enumerate(own)}
     styles = {}
     for number, name in enumerate(topologies):
-        if name in _TOPOLOGIES:
-            colour, marker = _TOPOLOGIES[name], MARKERS[builtin.index(name)]
-        else:
-            place = own.index(name)
-            colour = _OTHERS[place % len(_OTHERS)]
-            marker = MARKERS[(len(builtin) + place) % len(MARKERS)]
+        colour, marker = looks[name]
         width = 1.2 + 1.6 * (len(topologies) - 1 - number) / max(1, len(topologies) - 1)
         styles[name] = {"color": colour, "marker": marker, "linewidth": width}
     return styles
@@ -152,6 +160,16 @@ def log_ticks(low: float, high: float) -> list[float]:
             return ticks
     numbers = [float(n) for n in MaxNLocator(6).tick_values(low, high)]
     return [float(f"{n:.10g}") for n in numbers if low <= n <= high]
+
+
+def columns_of(entries: int, most: int) -> int:
+    """Return the columns of a legend: as few rows as ``most`` allows, filled evenly.
+
+    >>> columns_of(5, 8), columns_of(9, 8)
+    (5, 5)
+    """
+    rows = max(1, -(-entries // most))
+    return max(1, -(-entries // rows))
 
 
 def panel_rows(count: int, columns: int = COLUMNS) -> int:

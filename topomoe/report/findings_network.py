@@ -26,29 +26,38 @@ def optimum(results: StudyResults) -> list[str]:
 
 
 def failures(results: StudyResults) -> list[str]:
-    """Say which topology a failure hurts most and least, and where it parts the network."""
+    """Say which failure hurts most and least among those that part nothing, and which part."""
     rows = results.rows("failure")
     rows = rows[rows["scenario"] != "intact"]
     if rows.empty:
         return []
     label = results.topology_label
     sentences = []
-    mean = rows.groupby(["topology", "scenario"], sort=False)["ratio"].mean().dropna()
+    grouped = rows.groupby(["topology", "scenario"], sort=False)
+    mean = grouped["ratio"].mean()[grouped["parts"].max() <= 1].dropna()
     ordered = mean.sort_values(kind="stable")
-    if len(ordered):
+    if len(ordered) > 1:
         (least_on, least), (most_on, most) = ordered.index[0], ordered.index[-1]
         sentences.append(
-            f"Of the failures tried, {least} on {label(least_on)} costs least "
-            f"({ordered.iloc[0]:.3f} times the MoE time of the whole network, a mean over draws) "
-            f"and {most} on {label(most_on)} most ({ordered.iloc[-1]:.3f} times)."
+            f"Of the failures that cut no device off, {least} on {label(least_on)} costs least "
+            f"({ordered.iloc[0]:.3f} times the MoE time of the intact topology, a mean over "
+            f"draws) and {most} on {label(most_on)} most ({ordered.iloc[-1]:.3f} times)."
+        )
+    elif len(ordered):
+        on, scenario = ordered.index[0]
+        sentences.append(
+            f"After {scenario}, {label(on)} takes {ordered.iloc[0]:.3f} times the MoE time of the "
+            "intact topology, a mean over draws."
         )
     parted = rows[rows["parts"] > 1].drop_duplicates(["topology", "scenario"])
     if not parted.empty:
         named = [
-            f"{label(str(row['topology']))} ({row['scenario']})" for _, row in parted.iterrows()
+            f"{label(str(name))} ({', '.join(own['scenario'])})"
+            for name, own in parted.groupby("topology", sort=False)
         ]
         sentences.append(
-            f"In some draw these fall apart, and the largest part goes on alone: {listed(named)}."
+            "In some draw these fall apart, and the largest part goes on without the others: "
+            f"{listed(named)}."
         )
     return sentences
 

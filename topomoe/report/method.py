@@ -30,11 +30,12 @@ def charged(config: dict[str, Any]) -> list[str]:
         _overlap(str(step.get("overlap", "none")), training),
         "The bound on dispatch and combine is, for each all-to-all, the overhead to start"
         + (" (and the gather of the counts)" if gather else "")
-        + " plus the larger of two times that no routing beats: the worst device cut (bytes into "
-        "or out of one device over the capacity of its links) and the volume bound (demand times "
-        "its least hops, summed, over the capacity of all links). It knows no other bottleneck and "
-        "neither latency nor store-and-forward, so the gap to it is at most what another routing "
-        "could save.",
+        + " plus the largest of the times that no routing beats: the worst device cut (bytes into "
+        "or out of one device over the capacity of its links), the same cut around each node of "
+        "rails, group of a dragonfly and board of a HammingMesh, and the volume bound (demand "
+        "times its least hops, summed, over the capacity of all links). It knows no other "
+        "bottleneck and neither latency nor store-and-forward, so the gap to it is at most what "
+        "another routing could save.",
         "Percentiles are over batches drawn from the held-out requests by request and offset; "
         "intervals bootstrap the requests, not the batches, which share them.",
     ]
@@ -132,10 +133,12 @@ def left_out(config: dict[str, Any]) -> list[str]:
         + ("." if config.get("failures") else ", and failures."),
         "Moving experts into place, and time to build or rewire a network: topologies are compared "
         "as they stand, at an equal "
-        + (
-            "cost of network equipment by the bill of materials."
-            if config.get("normalise") == "iso-cost"
-            else "budget of bandwidth or ports; what they cost is in the table per dollar and watt."
+        + {
+            "iso-cost": "cost of network equipment by the bill of materials.",
+            "iso-power": "power of network equipment by the bill of materials.",
+        }.get(
+            str(config.get("normalise")),
+            "budget of bandwidth or ports; what they cost is in the table per dollar and watt.",
         ),
         "Accuracy: routing to replicas never changes which expert a token gets.",
     ]

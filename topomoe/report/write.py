@@ -81,7 +81,7 @@ def asked(results: StudyResults) -> list[tuple[str, str]]:
         ),
         ("placements", listed(dict.fromkeys(p for p, _ in results.groups))),
         ("replica routing", listed(dict.fromkeys(r for _, r in results.groups))),
-        ("budget", _budget(config)),
+        ("budget", _budget(results)),
         (
             "batches",
             f"{counted(results.num_batches, batch)} of "
@@ -146,7 +146,8 @@ def _slots(results: StudyResults) -> str:
     return ": ".join([*parts, least] if least else parts)
 
 
-def _budget(config: dict[str, Any]) -> str:
+def _budget(results: StudyResults) -> str:
+    config = results.config
     bandwidth = float(config.get("bandwidth", 0.0))
     rule = str(config.get("normalise", ""))
     meaning = {
@@ -156,7 +157,12 @@ def _budget(config: dict[str, Any]) -> str:
         "iso-power": "the watts of a leaf-spine for every topology by the bill of materials",
     }.get(rule, "")
     reference = " of the leaf-spine" if rule in ("iso-cost", "iso-power") else ""
-    return f"{rule}: {meaning}, {bandwidth / 1e9:g} GB/s a device{reference}"
+    inside = (
+        " (rails: of the NICs; the links inside a node come on top)"
+        if "rails" in results.topologies and rule in ("iso-injection", "iso-port")
+        else ""
+    )
+    return f"{rule}: {meaning}, {bandwidth / 1e9:g} GB/s a device{reference}{inside}"
 
 
 def _figures(folder: RunFolder, results: StudyResults) -> list[dict[str, str]]:
