@@ -34,6 +34,8 @@ def optimum_rows(
         demands = result.dispatch_demand, result.combine_demand
         if network.name not in solved:
             both = [bounds(network.topology, demand) for demand in demands]
+            for found in both:
+                found["cut"] = max(found["node_cut"], found["place_cut"])
             solved[network.name] = {name: both[0][name] + both[1][name] for name in both[0]}
         seconds = [
             float(routing.transfer_time(demand[None])[0])
@@ -47,7 +49,7 @@ def optimum_rows(
                 "routing": network.routing_name,
                 "time_s": sum(seconds),
                 "optimum_s": solved[network.name]["optimal"],
-                "node_cut_s": solved[network.name]["node_cut"],
+                "cut_s": solved[network.name]["cut"],
                 "volume_bound_s": solved[network.name]["capacity_bound"],
                 "virtual_channels": max(channels),
             }

@@ -62,7 +62,7 @@ _OPTIONAL: Mapping[str, tuple[str, ...]] = {
         "routing",
         "time_s",
         "optimum_s",
-        "node_cut_s",
+        "cut_s",
         "volume_bound_s",
         "virtual_channels",
     ),

@@ -62,7 +62,7 @@ COLUMNS = (
     "requests",
     "positions",
     "optimum_s",
-    "node_cut_s",
+    "cut_s",
     "volume_bound_s",
     "virtual_channels",
     "dollars",

@@ -18,7 +18,7 @@ def optimum_table(results: StudyResults) -> Table:
         number_column("time (us)", 1e6 * rows["time_s"]),
         number_column("optimum (us)", 1e6 * rows["optimum_s"], best=False),
         number_column("time / optimum", rows["time_s"] / rows["optimum_s"]),
-        number_column("device cut (us)", 1e6 * rows["node_cut_s"], best=False),
+        number_column("cut (us)", 1e6 * rows["cut_s"], best=False),
         number_column("volume bound (us)", 1e6 * rows["volume_bound_s"], best=False),
         text_column("virtual channels", rows["virtual_channels"].astype(int), numeric=True),
     ]
@@ -28,8 +28,9 @@ def optimum_table(results: StudyResults) -> Table:
         "Transfer of a layer's mean dispatch and combine with "
         f"{results.group_label(results.last_group)}, without latency, packets and overheads. "
         "Optimum: the least time of any routing, by a linear programme with a proven bound; the "
-        "optimum of the mean demand is at most the mean of the optima. Device cut and volume "
-        "bound: simpler lower bounds. Virtual channels: with which the routing cannot deadlock. "
+        "optimum of the mean demand is at most the mean of the optima. Cut: what "
+        "leaves or reaches the busiest device, node, board or group; cut and volume bound are "
+        "simpler lower bounds. Virtual channels: with which the routing cannot deadlock. "
         "Bold: the least of a column.",
         columns,
     )

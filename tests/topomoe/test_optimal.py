@@ -74,6 +74,7 @@ def test_bounds_are_below_the_optimum_and_every_routing_above(seed: int, density
     best = network.optimal(topology, demand, cache=False)
     assert found == {
         "node_cut": network.node_cut(topology, demand),
+        "place_cut": 0.0,
         "capacity_bound": network.capacity_bound(topology, demand),
         "optimal": best,
     }
@@ -146,7 +147,7 @@ def test_a_batch_of_demands_gives_a_time_each() -> None:
     assert times.shape == (3,)
     assert times.tolist() == [network.optimal(topology, one) for one in batch]
     found = network.bounds(topology, batch)
-    assert [value.shape for value in found.values()] == [(3,)] * 3
+    assert [value.shape for value in found.values()] == [(3,)] * 4
 
 
 def test_single_path_routing_is_twice_the_optimum_under_a_hot_device() -> None:

@@ -9,7 +9,8 @@ import numpy as np
 
 from topomoe.demand_file import make_demand
 from topomoe.inputs import build_topology, check_circuits
-from topomoe.network import bottleneck, capacity_bound, max_min, node_cut, optimal
+from topomoe.network import bottleneck, capacity_bound, max_min, node_cut, optimal, place_cut
+from topomoe.network.place_cut import places
 from topomoe.network_settings import NetworkSettings
 from topomoe.run_folder import RunFolder
 from topomoe.settings import to_dict
@@ -103,6 +104,8 @@ def run_network(settings: NetworkSettings, given: NetworkInput) -> pd.DataFrame:
     topology, demand = given.topology, given.demand
     bill = bill_of_materials(topology, settings.prices)
     bounds = {"node_cut": node_cut(topology, demand), "volume": capacity_bound(topology, demand)}
+    if places(topology) is not None:
+        bounds["place_cut"] = place_cut(topology, demand)
     if settings.optimum:
         bounds["optimal"] = optimal(topology, demand)
     frames = [
@@ -171,7 +174,12 @@ def network_tables(results: pd.DataFrame) -> list[tuple[str, list[dict[str, str]
         line |= {"hops": f"{row['mean_hops']:.3f}", "channels": f"{row['virtual_channels']:.0f}"}
         rows.append(line)
     bounds = results[results["record"] == "bound"]
-    names = {"node_cut": "node cut us", "volume": "volume us", "optimal": "optimum us"}
+    names = {
+        "node_cut": "node cut us",
+        "place_cut": "place cut us",
+        "volume": "volume us",
+        "optimal": "optimum us",
+    }
     first = results[results["record"] == "routing"].iloc[0]
     limits = {names[str(b)]: us(t) for b, t in zip(bounds["bound"], bounds["time_s"], strict=True)}
     cost = {"dollars": f"{first['dollars']:,.0f}", "watts": f"{first['watts']:,.0f}"}

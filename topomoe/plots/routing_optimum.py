@@ -13,9 +13,9 @@ CAPTION = (
     "Transfer time of a layer's mean dispatch and combine, without latency and packets. A marker "
     "is a routing; the black line is the least time of any routing on that topology (a linear "
     "programme). From a marker to its line is what routing can still gain, from line to line what "
-    "topology can. Dashed: what the busiest device needs for its own bytes in any case."
+    "topology can. Dashed: what the busiest device, node or board needs for its own bytes."
 )
-_BOUNDS = (("optimum_s", "optimum", BLACK, "-"), ("node_cut_s", "busiest device", GREY, "--"))
+_BOUNDS = (("optimum_s", "optimum", BLACK, "-"), ("cut_s", "busiest cut", GREY, "--"))
 
 
 def applies(results: StudyResults) -> bool:
