@@ -37,7 +37,8 @@ ONLINE = (
     "layer-plan",
 )
 HINDSIGHT = ("static-best", "clairvoyant")
-LEAST_GAIN = 1e-3  # share of never-switch's training time that another policy must save
+UNROUTED = "never-switch-default"  # what never-switch would be under default routings
+LEAST_GAIN = 1e-2  # share of never-switch's training time that another policy must save
 DRAWS = 1000  # of the bootstrap
 
 
@@ -60,6 +61,7 @@ class SweepResult:
         bound: [B] seconds of the held-out steps if only the devices' ports took time.
         rest: [B] seconds of the held-out steps off the network.
         never: name of the wiring that never-switch keeps.
+        never_routing: how that wiring is routed.
         block: neighbouring steps that are resampled together.
     """
 
@@ -70,6 +72,7 @@ class SweepResult:
     bound: FloatArray
     rest: FloatArray
     never: str
+    never_routing: str
     block: int
 
     def ratio(self, policy: str, network: bool = False) -> FloatArray:
@@ -99,11 +102,14 @@ class SweepResult:
 def sweep(training: Timeline, held_out: Timeline, delays: FloatArray) -> SweepResult:
     """Score every policy at every delay on both timelines."""
     start = int(training.cost.sum(axis=(0, 1)).argmin())
-    tables = [_collectives(timeline, delays) for timeline in (training, held_out)]
+    unrouted = int(training.usual.sum(axis=(0, 1)).argmin())
+    lines = training, held_out
+    tables = [_collectives(timeline, timeline.cost, delays) for timeline in lines]
+    seen = [_collectives(timeline, timeline.least, delays) for timeline in lines]
     cycles = _cycles(training, tables[0])
     rules = _tuned_rules(training, tables[0], start)
     scores = []
-    for timeline, table in zip((training, held_out), tables, strict=True):
+    for timeline, table, foreseen in zip(lines, tables, seen, strict=True):
         actions = {
             **_constant(timeline, table, start),
             **{name: np.tile(cycle, len(timeline.rest)) for name, cycle in cycles.items()},
@@ -113,13 +119,17 @@ def sweep(training: Timeline, held_out: Timeline, delays: FloatArray) -> SweepRe
                 ].repeat(timeline.window.shape[1], axis=1)
                 for name, (rule, chosen) in rules.items()
             },
-            "clairvoyant": best_actions(table, start),
         }
+        best = best_actions(foreseen, start)
         scores.append(
             {
-                name: _score(run_actions(table, actions[name], start), timeline)
-                for name in (*ONLINE, *HINDSIGHT)
-                if name in actions
+                **{
+                    name: _score(run_actions(table, actions[name], start), timeline)
+                    for name in (*ONLINE, *HINDSIGHT)
+                    if name in actions
+                },
+                "clairvoyant": _score(run_actions(foreseen, best, start), timeline),
+                UNROUTED: _unchanging(timeline.usual[:, :, unrouted], timeline, delays),
             }
         )
     return SweepResult(
@@ -130,6 +140,7 @@ def sweep(training: Timeline, held_out: Timeline, delays: FloatArray) -> SweepRe
         bound=held_out.bound.sum(axis=1) + held_out.rest,
         rest=held_out.rest,
         never=training.names[start],
+        never_routing=training.routings[start],
         block=held_out.block,
     )
 
@@ -212,11 +223,14 @@ def _others(timeline: Timeline) -> tuple[str, ...]:
     return (*timeline.scheduled, *(("mixnet",) if timeline.redrawn is not None else ()))
 
 
-def _collectives(timeline: Timeline, delays: FloatArray) -> Collectives:
-    """Return what each action costs: wirings, schedules, redrawn circuits, schedules foreseen."""
-    steps, length, wirings = timeline.cost.shape
+def _collectives(timeline: Timeline, cost: FloatArray, delays: FloatArray) -> Collectives:
+    """Return what each action costs: wirings, schedules, redrawn circuits, schedules foreseen.
+
+    cost [B, P, K] is that of the wirings.
+    """
+    steps, length, wirings = cost.shape
     shape = (len(delays), steps * length)
-    fixed = timeline.cost.reshape(1, -1, wirings)
+    fixed = cost.reshape(1, -1, wirings)
     parts = [np.broadcast_to(fixed, (*shape, wirings))]
     parts += [seconds.reshape(*shape, 1) for seconds in timeline.scheduled.values()]
     own = [False] * wirings + [True] * len(timeline.scheduled)
@@ -243,6 +257,13 @@ def _some(table: Collectives, actions: IntArray) -> Collectives:
     return Collectives(
         table.cost[:, :, actions], table.exposed, table.redraws[:, actions], table.own[actions]
     )
+
+
+def _unchanging(seconds: FloatArray, timeline: Timeline, delays: FloatArray) -> Score:
+    """Return the score of collectives [B, P] that no rewiring precedes."""
+    steps = seconds.sum(axis=1) + timeline.rest
+    shape = (len(delays), len(steps))
+    return Score(np.broadcast_to(steps, shape), np.zeros(shape))
 
 
 def _score(ran: tuple[FloatArray, FloatArray], timeline: Timeline) -> Score:

@@ -2,7 +2,8 @@
 
 Every schedule is taken as its prefixes: after n reconfigurations its circuits have been lit for so
 long, and the electrical base would need so long for what then remains. A collective ends with
-whichever prefix is over first, circuits and base side by side.
+whichever prefix is over first, circuits and base side by side. No device has to know the others'
+demand for that: the base sends first what a circuit would carry last, until both meet.
 """
 
 from __future__ import annotations

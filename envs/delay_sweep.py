@@ -28,16 +28,23 @@ from topomoe.envs.delay_timeline import (
 )
 from topomoe.envs.schedule_table import Fabric, schedule_table
 from topomoe.envs.wiring_library import wire, wiring_library
+from topomoe.envs.wiring_routing import (
+    DEFAULT,
+    OPTIMAL,
+    RoutedSeconds,
+    fitted_networks,
+    network_of,
+    worth_fitting,
+)
 from topomoe.inputs import least_exact_slots, load_or_make
 from topomoe.model import MoEModel
 from topomoe.placement import place
-from topomoe.pricing import Job, Network, Traffic, batch_seeds, dispatch_tokens, make_job
+from topomoe.pricing import Job, Traffic, batch_seeds, dispatch_tokens, make_job
 from topomoe.step import StepSettings
 from topomoe.topologies.errors import unknown
 from topomoe.topologies.matching import METHODS, choose_circuits
 from topomoe.topologies.reconfiguration import DELAYS
 from topomoe.topologies.registry import parse_grid
-from topomoe.topologies.topology import Topology
 from topomoe.trace import RoutingTrace
 from topomoe.workload import WorkloadSettings, make_batches, workload_notes
 
@@ -123,18 +130,26 @@ def phase_timelines(given: SweepInput, phase: str, progress: Progress) -> tuple[
     order = Order.of(jobs[0].trace.num_layers, phase == "training")
     mean = copies[0].mean(axis=0)
     library = wiring_library(settings, grid, both_ways_demands(jobs[0], mean))
-    networks = [network_of(topology, jobs[0]) for topology in library.values()]
-    fabric = Fabric.of(settings, networks[0].topology, jobs[0])
+    usual = [network_of(topology, jobs[0]) for topology in library.values()]
+    even = mean.mean(axis=0)  # of all layers
+    fit = worth_fitting(settings, library, [both_ways_demands(jobs[0], even[None]).sum(axis=0)])
+    fitted = fitted_networks(library, fit, jobs[0], even)
+    routed = [
+        RoutedSeconds.of(job, copies[side], order, usual, fitted) for side, job in enumerate(jobs)
+    ]
+    takes = routed[0].choose(settings.wiring_routing == OPTIMAL)
+    fabric = Fabric.of(settings, usual[0].topology, jobs[0])
 
     def report(side: int, done: int, of: int) -> None:
         progress(phase, side * of + done, 2 * of)
 
+    window = [windows(job, traffic[side], order) for side, job in enumerate(jobs)]
     tables = [
         schedule_table(
             job,
             copies[side],
             order,
-            windows(job, traffic[side], order),
+            window[side],
             given.delays,
             fabric,
             pair_mean(mean),
@@ -145,12 +160,12 @@ def phase_timelines(given: SweepInput, phase: str, progress: Progress) -> tuple[
     training, held_out = (
         Timeline(
             names=tuple(library),
-            cost=np.stack(
-                [collective_seconds(job, network, copies[side], order) for network in networks],
-                axis=-1,
-            ),
-            window=windows(job, traffic[side], order),
-            rest=windows(job, traffic[side], order).sum(axis=1),
+            routings=tuple(OPTIMAL if fits else DEFAULT for fits in takes),
+            cost=routed[side].under(takes),
+            usual=routed[side].usual,
+            least=routed[side].least,
+            window=window[side],
+            rest=window[side].sum(axis=1),
             scheduled=tables[side].scheduled(tables[0].best_slot),
             foreseen=tables[side].foreseen,
             redrawn=redrawn_seconds(given, job, copies[side], mean, order),
@@ -175,11 +190,6 @@ def pair_mean(copies: NDArray[np.float32]) -> float:
     count, devices, _ = copies.shape
     pairs: int = count * devices * max(1, devices - 1)
     return float(copies.sum(dtype=np.float64)) / pairs
-
-
-def network_of(topology: Topology, job: Job) -> Network:
-    """Return the topology under its default routing, as the job prices it."""
-    return Network.of(topology, None, job.tables.num_experts, job.step.mtu)
 
 
 def sweep_job(

@@ -18,7 +18,6 @@ from topomoe.envs.delay_sweep import (
     Progress,
     SweepInput,
     both_ways_demands,
-    network_of,
     pair_mean,
     some_layers,
     step_traffic,
@@ -28,7 +27,6 @@ from topomoe.envs.delay_timeline import (
     FloatArray,
     Order,
     Timeline,
-    collective_seconds,
     port_bound,
     windows,
 )
@@ -36,6 +34,14 @@ from topomoe.envs.scenario import prefill_share
 from topomoe.envs.scenario_settings import ScenarioSettings
 from topomoe.envs.schedule_table import Fabric, ScheduleTable, schedule_table
 from topomoe.envs.wiring_library import wire, wiring_library
+from topomoe.envs.wiring_routing import (
+    DEFAULT,
+    OPTIMAL,
+    RoutedSeconds,
+    fitted_networks,
+    network_of,
+    worth_fitting,
+)
 from topomoe.pricing import Job, Network, Traffic, batch_seeds, dispatch_tokens
 from topomoe.workload import WorkloadSettings, make_batches
 
@@ -46,7 +52,7 @@ LAYERS = 8  # priced, evenly spaced over the trace's, where the settings name no
 class Pool:
     """Steps of one phase, to be drawn from: seconds of each, summed over its collectives."""
 
-    cost: FloatArray  # [steps, K]
+    routed: RoutedSeconds  # [steps, K]
     rest: FloatArray  # [steps]
     table: ScheduleTable  # with P = 1
     bound: FloatArray  # [steps]
@@ -69,7 +75,17 @@ def cluster_timelines(given: SweepInput, progress: Progress) -> tuple[Timeline, 
         for (job, _), copies in zip((prefill, decode), mean, strict=True)
     ]
     library = wiring_library(settings, given.grid, np.concatenate(demands))
-    networks = [network_of(topology, decode[0]) for topology in library.values()]
+    usual = [network_of(topology, decode[0]) for topology in library.values()]
+    even = [copies.mean(axis=0) for copies in mean]  # of all layers
+    both = [
+        both_ways_demands(job, copies[None]).sum(axis=0)
+        for (job, _), copies in zip((prefill, decode), even, strict=True)
+    ]
+    fit = worth_fitting(settings, library, both)
+    fitted = [
+        fitted_networks(library, fit, job, copies)
+        for (job, _), copies in zip((prefill, decode), even, strict=True)
+    ]
     pair = float(np.mean([pair_mean(copies) for copies in mean]))
 
     def report(number: int, done: int, of: int) -> None:
@@ -79,14 +95,26 @@ def cluster_timelines(given: SweepInput, progress: Progress) -> tuple[Timeline, 
     for side in range(2):
         pools.append(
             [
-                _pool(given, job, traffic, networks, pair, partial(report, 2 * side + number))
+                _pool(
+                    given,
+                    job,
+                    traffic,
+                    usual,
+                    fitted[number],
+                    pair,
+                    partial(report, 2 * side + number),
+                )
                 for number, (job, traffic) in enumerate(phases[side])
             ]
         )
+    # A phase is known when it runs, and its splits are tables: each has its own.
+    takes = [pool.routed.choose(settings.wiring_routing == OPTIMAL) for pool in pools[0]]
     counts = [_epochs(given, side) for side in range(2)]
     slot = _epoch_table(pools[0], counts[0]).best_slot
     training, held_out = (
-        _timeline(tuple(library), pools[side], counts[side], slot, round(settings.phase_epochs))
+        _timeline(
+            tuple(library), pools[side], takes, counts[side], slot, round(settings.phase_epochs)
+        )
         for side in range(2)
     )
     return training, held_out
@@ -139,14 +167,15 @@ def _pool(
     given: SweepInput,
     job: Job,
     traffic: list[Traffic],
-    networks: list[Network],
+    usual: list[Network],
+    fitted: list[Network | None],
     pair_copies: float,
     progress: Callable[[int, int], None],
 ) -> Pool:
     order = Order.of(job.trace.num_layers, training=False)
     copies = np.stack([step.copies for step in traffic])
     window = windows(job, traffic, order)
-    fabric = Fabric.of(given.settings, networks[0].topology, job)
+    fabric = Fabric.of(given.settings, usual[0].topology, job)
     table = schedule_table(
         job,
         copies,
@@ -157,10 +186,10 @@ def _pool(
         pair_copies,
         progress,
     )
-    cost = [collective_seconds(job, network, copies, order).sum(axis=1) for network in networks]
+    routed = RoutedSeconds.of(job, copies, order, usual, fitted)
     scale = job.model.num_layers / job.trace.num_layers  # the layers priced stand for all
     return Pool(
-        cost=scale * np.stack(cost, axis=-1),
+        routed=RoutedSeconds(scale * routed.usual.sum(axis=1), scale * routed.fitted.sum(axis=1)),
         rest=scale * window.sum(axis=1),
         table=ScheduleTable(
             *(
@@ -201,26 +230,37 @@ def _epoch_table(pools: list[Pool], counts: list[FloatArray]) -> ScheduleTable:
 def _timeline(
     names: tuple[str, ...],
     pools: list[Pool],
+    takes: list[NDArray[np.bool_]],
     counts: list[FloatArray],
     slot: NDArray[np.int64],
     block: int,
 ) -> Timeline:
-    def summed(part: str) -> FloatArray:
-        each = [count @ getattr(pool, part) for pool, count in zip(pools, counts, strict=True)]
+    def summed(parts: list[FloatArray]) -> FloatArray:
+        each = [count @ part for part, count in zip(parts, counts, strict=True)]
         return np.asarray(sum(each))
 
+    chosen = [pool.routed.under(fitted) for pool, fitted in zip(pools, takes, strict=True)]
     table = _epoch_table(pools, counts)
     epochs = len(counts[0])
     return Timeline(
         names=names,
-        cost=summed("cost")[:, None],
+        routings=tuple(_routing(fitted) for fitted in zip(*takes, strict=True)),
+        cost=summed(chosen)[:, None],
+        usual=summed([pool.routed.usual for pool in pools])[:, None],
+        least=summed([pool.routed.least for pool in pools])[:, None],
         window=np.zeros((epochs, 1)),
-        rest=summed("rest"),
+        rest=summed([pool.rest for pool in pools]),
         scheduled=table.scheduled(slot),
         foreseen=table.foreseen,
         redrawn=None,
         redraws=np.zeros(1, dtype=np.bool_),
-        bound=summed("bound")[:, None],
+        bound=summed([pool.bound for pool in pools])[:, None],
         block=block,
         queue=counts[0].sum(axis=1) / (counts[0] + counts[1]).sum(axis=1),
     )
+
+
+def _routing(fitted: tuple[bool, bool]) -> str:
+    """Return how a wiring is routed; where the phases differ, at prefill and at decode."""
+    names = dict.fromkeys(OPTIMAL if each else DEFAULT for each in fitted)
+    return "/".join(names)

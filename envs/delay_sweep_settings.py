@@ -8,6 +8,7 @@ from topomoe.origins import ORIGINS
 from topomoe.topologies import units
 from topomoe.topologies.errors import InputError, unknown
 
+WIRING_ROUTINGS = ("default", "optimal", "both")
 WORKLOADS = ("prefill", "decode", "training", "cluster")
 _POSITIVE = (
     "ports",
@@ -48,6 +49,10 @@ class DelaySweepSettings:
     """How wirings are chosen from training traffic: b-matching, topo-opt or mixnet."""
     clusters: int = 3
     """Groups of alike collectives that get wirings of their own."""
+    wiring_routing: str = "both"
+    """How wirings are routed: default, optimal splits for the mean training demand, or both."""
+    optimal_wirings: int = 3
+    """Wirings that get optimal splits, those with least relaying; 0: all (each takes seconds)."""
     bandwidth: units.Bandwidth = 50e9
     """Bytes/s (or 400Gbps) that leave a device, split over circuits and base."""
     latency: units.Seconds = 1e-6
@@ -101,7 +106,9 @@ class DelaySweepSettings:
         for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be >= 1, got {getattr(self, name)}")
-        for name in ("slots", "layers", "seed"):
+        if self.wiring_routing not in WIRING_ROUTINGS:
+            raise unknown("wiring routing", self.wiring_routing, WIRING_ROUTINGS)
+        for name in ("slots", "layers", "optimal_wirings", "seed"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} must be >= 0, got {getattr(self, name)}")
         if self.steps < 2:

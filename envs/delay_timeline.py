@@ -25,7 +25,8 @@ class Timeline:
 
     Attributes:
         names: the K wirings.
-        cost: [B, P, K] seconds of each collective under each wiring.
+        routings: of each wiring, as training chose it.
+        cost: [B, P, K] seconds of each collective under each wiring and its routing.
         window: [B, P] seconds of computation right before each collective.
         rest: [B] seconds of a step off the network.
         scheduled: by method, [D, B, P] seconds of each collective when its circuits follow a
@@ -34,13 +35,18 @@ class Timeline:
         redrawn: [B, P] seconds under circuits chosen anew for each layer from the traffic that it
             had in the step before; None where there is no such policy.
         redraws: bool [P], before which collectives those circuits change.
+        usual: [B, P, K] the same under each wiring's default routing.
+        least: [B, P, K] the same under whichever routing is faster for that very collective.
         bound: [B, P] seconds below which no wiring or schedule gets a collective.
         block: neighbouring steps that are alike, for intervals.
         queue: [B] what is known of each step before it runs, from the requests admitted; or None.
     """
 
     names: tuple[str, ...]
+    routings: tuple[str, ...]
     cost: FloatArray
+    usual: FloatArray
+    least: FloatArray
     window: FloatArray
     rest: FloatArray
     scheduled: Mapping[str, FloatArray]
@@ -121,7 +127,8 @@ def collective_seconds(
     kinds = np.zeros((order.kind.max() + 1, steps, layers))
     for kind in range(len(kinds)):
         demand = demand_of(job, copies, kind).reshape(-1, devices, devices)
-        kinds[kind] = network.seconds(demand, job.step).reshape(steps, layers)
+        used = network.combine if kind == BACK else network
+        kinds[kind] = used.seconds(demand, job.step).reshape(steps, layers)
     seconds = kinds[order.kind, :, order.layer].T
     return np.asarray(job.step.collective_overhead + seconds)
 

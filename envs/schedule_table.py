@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +34,13 @@ class Fabric:
 
     @staticmethod
     def of(settings: DelaySweepSettings, wiring: Topology, job: Job) -> Fabric:
-        """Return the fabric that ``wiring`` is one wiring of."""
+        """Return the fabric that ``wiring`` is one wiring of.
+
+        Counts are gathered in groups of the job's devices, all groups at once.
+        """
         base = Network.of(wiring.parameters["base"], None, job.tables.num_experts, job.step.mtu)
+        group = np.arange(wiring.num_devices) // job.tables.num_devices
+        base = replace(base, counts=base.counts * (group[:, None] == group))
         offset = path_offset(base.routing, job.step.mtu)
         ports = Ports(
             degree=settings.ports,

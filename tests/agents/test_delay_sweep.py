@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from topomoe.agents.delay_sweep import NEVER, sweep
+from topomoe.agents.delay_sweep import NEVER, UNROUTED, sweep
 from topomoe.agents.hysteresis import HORIZONS, MARGINS, WEIGHTS, Hysteresis, tune
 from topomoe.agents.layer_schedule import Collectives, best_actions, best_cycle, run_actions
 from topomoe.agents.rollout import rollout
@@ -43,7 +45,10 @@ def timeline(cost: Any, window: float = 0.0, **changes: Any) -> Timeline:
     slow = np.full((len(DELAYS), steps, length), 1e3)
     given = {
         "names": tuple(f"wiring-{k}" for k in range(wirings)),
+        "routings": ("default",) * wirings,
         "cost": array,
+        "usual": array,
+        "least": array,
         "window": np.full((steps, length), window),
         "rest": np.full(steps, window * length),
         "scheduled": {"rotor": slow},
@@ -148,6 +153,46 @@ def test_no_policy_beats_the_clairvoyant_and_nothing_beats_the_ports(seed: int) 
     assert np.all(np.diff(bound) >= -1e-12)
 
 
+def test_what_never_switch_gains_from_routing_stands_apart() -> None:
+    rng = np.random.default_rng(0)
+    cost = rng.uniform(1.0, 2.0, (10, 2, 3))
+    cost[:, :, 1] = 1.0
+    usual = np.stack([1.5 * cost[:, :, 0], 1.6 * cost[:, :, 1], np.full((10, 2), 1.4)], axis=-1)
+    line = timeline(cost, usual=usual, least=np.minimum(cost, usual), routings=("optimal",) * 3)
+    result = sweep(line, line, DELAYS)
+    assert (result.never, result.never_routing) == ("wiring-1", "optimal")
+    np.testing.assert_array_equal(result.ratio(NEVER), 1.0)
+    np.testing.assert_allclose(result.ratio(UNROUTED), 1.4)  # of the best wiring there
+    assert UNROUTED not in result.best
+    np.testing.assert_array_equal(result.held_out[UNROUTED].rewiring, 0.0)
+
+
+def test_the_clairvoyant_takes_each_collective_s_faster_routing() -> None:
+    cost, usual = np.full((4, 2, 1), 2.0), np.full((4, 2, 1), 3.0)
+    usual[:, 1] = 1.0
+    line = timeline(cost, usual=usual, least=np.minimum(cost, usual))
+    np.testing.assert_allclose(sweep(line, line, DELAYS).ratio("clairvoyant"), 3.0 / 4.0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_held_out_steps_choose_and_tune_nothing(seed: int) -> None:
+    training, held_out = drifting(seed)
+    other = replace(held_out, cost=held_out.cost[:, :, ::-1], window=2 * held_out.window)
+    first, second = sweep(training, held_out, DELAYS), sweep(training, other, DELAYS)
+    assert (first.best, first.never) == (second.best, second.never)
+    for policy, score in first.training.items():
+        np.testing.assert_array_equal(score.seconds, second.training[policy].seconds)
+
+
+def test_a_first_wiring_and_every_change_are_charged() -> None:
+    # Wiring 1 is better after the start, but never-switch keeps wiring 0, best in training.
+    training = timeline(np.tile([1.0, 2.0], (6, 1, 1)), 0.2)
+    held_out = timeline(np.tile([9.0, 1.0], (6, 1, 1)), 0.2)
+    best = sweep(training, held_out, DELAYS).held_out["clairvoyant"]
+    np.testing.assert_allclose(best.rewiring[:3].sum(axis=1), [0.0, 0.0, 0.8])
+    np.testing.assert_allclose(best.rewiring[3].sum(), 0.0)  # 99.8 s would not repay
+
+
 def test_never_switch_wins_exactly_where_rewiring_cannot_pay() -> None:
     result = sweep(*drifting(0), DELAYS)
     assert result.best[0] != NEVER
@@ -204,6 +249,14 @@ def test_intervals_hold_the_ratio_and_widen_with_blocks() -> None:
     assert np.all(low < high)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Solved routings go into a folder of the tests'."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOPOMOE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 SMALL = (
     "--model mixtral-8x7b --grid 2x4 --synthetic-requests 8 --layers 2 --steps 2 --pool 2 "
     "--epochs 16 --phase-epochs 4 --prefill-tokens 256 --decode-tokens 128 --training-tokens 256 "
@@ -232,6 +285,16 @@ def test_the_command_prints_and_writes_what_was_chosen(run: tuple[Path, str]) ->
     best = frame[frame["policy"] == "clairvoyant"].set_index(["workload", "delay_s"])
     column = "ratio_to_never_switch"
     assert (ports[column] <= best[column] + 1e-9).all()
+    assert (frame.loc[frame["policy"] == NEVER, column] == 1.0).all()
+    for _, own in best[column].groupby("workload"):
+        assert own.is_monotonic_increasing
+    # Under default routing never-switch may have started on another wiring.
+    policies = frame[~frame["policy"].isin(["port-bound", UNROUTED])]
+    for policy, rows in policies.groupby("policy"):
+        lines = rows.set_index(["workload", "delay_s"])[column]
+        assert (best[column].reindex(lines.index) <= lines + 1e-12).all(), policy
+    unrouted = frame.loc[frame["policy"] == UNROUTED, "training_ratio_to_never_switch"]
+    assert (unrouted >= 1.0).all()
 
 
 def test_a_run_repeats_to_the_byte(run: tuple[Path, str], topomoe: Any, tmp_path: Path) -> None:
@@ -268,6 +331,8 @@ def test_a_damaged_run_is_not_drawn(run: tuple[Path, str], topomoe: Any, tmp_pat
         ("--base-share 1", "base_share"),
         ("--clusters 0", "clusters"),
         ("--origins rows", "origins"),
+        ("--wiring-routing shortest", "wiring routing"),
+        ("--optimal-wirings -1", "optimal_wirings"),
         ("--ports 2 --wirings mesh", "degree=2"),
         ("--slots 7", "slots"),
         ("--trace no/such/folder", "no/such/folder"),

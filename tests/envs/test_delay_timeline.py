@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from topomoe.envs.circuit_schedules import (
 )
 from topomoe.envs.delay_sweep import (
     SweepInput,
-    network_of,
+    both_ways_demands,
     phase_timelines,
     prepare_sweep,
     step_traffic,
@@ -26,11 +28,20 @@ from topomoe.envs.delay_sweep import (
 )
 from topomoe.envs.delay_sweep_cluster import cluster_timelines
 from topomoe.envs.delay_sweep_settings import DelaySweepSettings
-from topomoe.envs.delay_timeline import Order, Timeline, windows
+from topomoe.envs.delay_timeline import BACK, Order, Timeline, collective_seconds, windows
+from topomoe.envs.schedule_table import Fabric
 from topomoe.envs.wiring_library import alike, wire, wiring_library
-from topomoe.pricing import price
+from topomoe.envs.wiring_routing import (
+    RoutedSeconds,
+    fitted_networks,
+    network_of,
+    worth_fitting,
+)
+from topomoe.pricing import Job, Network, price
 from topomoe.topologies.matching.scheduling import schedule_circuits
 from topomoe.topologies.reconfiguration import DELAYS
+from topomoe.topologies.routing import route
+from topomoe.topologies.topology import Topology
 from topomoe.workload import WorkloadSettings
 
 SMALL = DelaySweepSettings(
@@ -53,23 +64,32 @@ SMALL = DelaySweepSettings(
 PORTS = Ports(degree=4, rate=10e9, base_rate=5e9, circuit_latency=0.0, base_latency=0.0)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Solved routings go into a folder of the tests'."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOPOMOE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @lru_cache(maxsize=1)
 def small() -> SweepInput:
     return prepare_sweep(SMALL)
 
 
+def quiet(_what: str, _done: int, _of: int) -> None:
+    return None
+
+
 @lru_cache(maxsize=4)
 def timelines(workload: str) -> tuple[Timeline, Timeline]:
-    def quiet(_what: str, _done: int, _of: int) -> None:
-        return None
-
     if workload == "cluster":
         return cluster_timelines(small(), quiet)
     return phase_timelines(small(), workload, quiet)
 
 
-@pytest.mark.parametrize("phase", ["decode", "training"])
-def test_never_switching_takes_what_pricing_says_of_the_same_steps(phase: str) -> None:
+def jobs_of(phase: str) -> tuple[Job, Job]:
+    """Return the jobs of the training and of the held-out timeline."""
     given_ = small()
     workload = WorkloadSettings(
         phase=phase,
@@ -78,10 +98,36 @@ def test_never_switching_takes_what_pricing_says_of_the_same_steps(phase: str) -
         schedule="phases" if phase == "decode" else "trace",
         phase_batches=SMALL.phase_steps,
     )
-    job = sweep_job(given_, given_.held_out, workload, 8)
-    job = replace(job, networks=(network_of(wire(SMALL, (2, 4), "torus"), job),))
+    return (
+        sweep_job(given_, given_.train, workload, 8),
+        sweep_job(given_, given_.held_out, workload, 8),
+    )
+
+
+def training_mean(phase: str) -> np.ndarray:
+    """Return the mean copies of a layer in the training steps, [8, 8]."""
+    traffic = step_traffic(jobs_of(phase)[0], (2, 4), 0)
+    return np.asarray(np.stack([step.copies for step in traffic]).mean(axis=0).mean(axis=0))
+
+
+@pytest.mark.parametrize("routing", ["default", "optimal"])
+@pytest.mark.parametrize("phase", ["decode", "training"])
+def test_never_switching_takes_what_pricing_says_of_the_same_steps(
+    phase: str, routing: str
+) -> None:
+    train, job = jobs_of(phase)
     line = timelines(phase)[1]
-    ours = line.cost[:, :, line.names.index("torus")].sum(axis=1) + line.rest
+    if routing == "optimal":
+        k = line.routings.index("optimal")
+        library = {"wiring": library_of(phase)[line.names[k]]}
+        network = fitted_networks(library, ["wiring"], train, training_mean(phase))[0]
+        assert network is not None
+        cost = line.cost[:, :, k]
+    else:
+        network = network_of(wire(SMALL, (2, 4), "torus"), job)
+        cost = line.usual[:, :, line.names.index("torus")]
+    job = replace(job, networks=(network,))
+    ours = cost.sum(axis=1) + line.rest
     for b, traffic in enumerate(step_traffic(job, (2, 4), 1)):
         whole = price(job, traffic)
         layers = whole.dispatch[0] + whole.combine[0] + whole.backward[0] + whole.compute
@@ -219,6 +265,104 @@ def test_schedules_slow_down_with_the_delay_and_nothing_beats_the_ports(workload
         assert np.all(line.cost >= line.bound[:, :, None] - 1e-12)
         if line.redrawn is not None:
             assert np.all(line.redrawn >= line.bound - 1e-12)
+
+
+def library_of(phase: str) -> dict[str, Topology]:
+    train = jobs_of(phase)[0]
+    traffic = step_traffic(train, (2, 4), 0)
+    mean = np.stack([step.copies for step in traffic]).mean(axis=0)
+    return wiring_library(SMALL, (2, 4), both_ways_demands(train, mean))
+
+
+def test_optimal_splits_are_never_slower_for_the_demand_they_are_made_for() -> None:
+    job, mean = jobs_of("decode")[0], training_mean("decode")
+    library = library_of("decode")
+    demand = both_ways_demands(job, mean[None])
+    for name, network in zip(
+        library, fitted_networks(library, tuple(library), job, mean), strict=True
+    ):
+        assert network is not None
+        usual = network_of(library[name], job).routing.transfer_time(demand)
+        there = network.routing.transfer_time(demand[:1])[0]
+        back = network.combine.routing.transfer_time(demand[1:])[0]
+        assert there <= usual[0] * (1 + 1e-6)
+        assert back <= usual[1] * (1 + 1e-6)
+
+
+def test_a_combine_takes_its_own_routing() -> None:
+    job = jobs_of("decode")[0]
+    topology = wire(SMALL, (2, 4), "torus")
+    there, back = (route(topology, name) for name in ("hybrid", "circuit-relay"))
+    copies = np.random.default_rng(0).uniform(1, 9, (2, 3, 8, 8)).astype(np.float32)
+    order = Order.of(3, training=True)
+
+    def seconds(routing: Any) -> np.ndarray:
+        network = Network.of(topology, routing, job.tables.num_experts, job.step.mtu)
+        return collective_seconds(job, network, copies, order)
+
+    both = seconds((there, back))
+    comes_back = order.kind == BACK
+    np.testing.assert_array_equal(both[:, comes_back], seconds(back)[:, comes_back])
+    np.testing.assert_array_equal(both[:, ~comes_back], seconds(there)[:, ~comes_back])
+    assert not np.allclose(both, seconds(there))
+
+
+def test_the_wirings_with_least_relaying_are_worth_fitting() -> None:
+    library = {name: wire(SMALL, (2, 4), name) for name in ("mesh", "columns", "torus", "rows")}
+    row = np.arange(8) // 4
+    within = (row[:, None] == row) * 1e6
+    even = np.full((8, 8), 1e6)
+    names = worth_fitting(replace(SMALL, optimal_wirings=1), library, [within])
+    assert names == ("rows",)
+    assert "rows" in worth_fitting(replace(SMALL, optimal_wirings=2), library, [even, within])
+    assert set(worth_fitting(replace(SMALL, optimal_wirings=0), library, [even])) == set(library)
+    assert worth_fitting(replace(SMALL, wiring_routing="default"), library, [even]) == ()
+
+
+def test_each_wiring_takes_the_routing_that_is_faster_overall() -> None:
+    usual = np.array([[[2.0, 1.0, 5.0]], [[2.0, 1.0, 5.0]]])
+    fitted = np.array([[[1.0, 3.0, np.inf]], [[2.5, 0.5, np.inf]]])
+    routed = RoutedSeconds(usual, fitted)
+    assert routed.choose(always=False).tolist() == [True, False, False]
+    assert routed.choose(always=True).tolist() == [True, True, False]
+    np.testing.assert_array_equal(
+        routed.under(routed.choose(always=False)), [[[1.0, 1.0, 5.0]], [[2.5, 1.0, 5.0]]]
+    )
+    np.testing.assert_array_equal(routed.least, [[[1.0, 1.0, 5.0]], [[2.0, 0.5, 5.0]]])
+
+
+@pytest.mark.parametrize("workload", ["decode", "cluster"])
+def test_routing_is_chosen_in_training_and_gains_there(workload: str) -> None:
+    training, held_out = timelines(workload)
+    assert training.routings == held_out.routings
+    assert any("optimal" in name for name in training.routings)
+    assert training.cost.sum() < training.usual.sum()
+    for line in (training, held_out):
+        assert np.all(line.least <= line.cost + 1e-12)
+        assert np.all(line.least <= line.usual + 1e-12)
+
+
+@pytest.mark.parametrize("workload", ["prefill", "cluster"])
+def test_held_out_requests_choose_nothing(workload: str) -> None:
+    other = replace(small(), held_out=small().train)
+    find = cluster_timelines if workload == "cluster" else partial(phase_timelines, phase=workload)
+    changed = find(other, progress=quiet)
+    before = timelines(workload)
+    for name in ("cost", "usual", "least", "foreseen", "window"):
+        np.testing.assert_array_equal(getattr(changed[0], name), getattr(before[0], name))
+    assert not np.array_equal(changed[1].cost, before[1].cost)
+    assert (changed[1].names, changed[1].routings) == (before[1].names, before[1].routings)
+
+
+def test_counts_are_gathered_within_groups() -> None:
+    given_ = small()
+    wiring = wire(SMALL, (2, 4), "torus")
+    workload = WorkloadSettings(phase="prefill", batches=1, batch_tokens=64)
+    whole, row = (
+        Fabric.of(SMALL, wiring, sweep_job(given_, given_.train, workload, size)) for size in (8, 4)
+    )
+    assert row.gather < whole.gather
+    assert row.ports == whole.ports
 
 
 def test_a_clusters_epochs_cost_more_with_more_steps() -> None:

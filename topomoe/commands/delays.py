@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from topomoe.agents.delay_sweep import NEVER, SweepResult, sweep
+from topomoe.agents.delay_sweep import NEVER, UNROUTED, SweepResult, sweep
 from topomoe.durations import duration_text
 from topomoe.envs.delay_sweep import Progress, phase_timelines, prepare_sweep
 from topomoe.envs.delay_sweep_cluster import cluster_timelines
@@ -58,6 +58,7 @@ class DelaySweep:
                             "training_ratio_to_never_switch": training,
                             "chosen": np.array([name == policy for name in result.best]),
                             "never_switch_keeps": result.never,
+                            "never_switch_routing": result.never_routing,
                         }
                     )
                 )
@@ -75,6 +76,7 @@ class DelaySweep:
                         / (base - result.rest).sum(axis=1),
                         "chosen": False,
                         "never_switch_keeps": result.never,
+                        "never_switch_routing": result.never_routing,
                     }
                 )
             )
@@ -93,6 +95,7 @@ class DelaySweep:
                 f"{policy} {result.ratio(policy)[at]:.3f}" if policy != NEVER else NEVER
             )
         row["never-switch wins from"] = _from(result)
+        row["never-switch, default routing"] = f"{result.ratio(UNROUTED)[0]:.3f}"
         return row
 
 
@@ -145,6 +148,7 @@ def _table(found: DelaySweep) -> Table:
                     Cell(f"{low:.3f} to {high:.3f}"),
                     Cell(f"{bound:.3f}"),
                     Cell(_from(result)),
+                    Cell(f"{result.ratio(UNROUTED)[at]:.3f}"),
                 )
             )
     return Table(
@@ -152,7 +156,8 @@ def _table(found: DelaySweep) -> Table:
         title="Step time over never-switch's",
         note="Held-out steps. The policy is the one that was fastest in training. Intervals: 95 %, "
         "over blocks of held-out steps. Clairvoyant: the optimum over the same actions, "
-        "everything known beforehand.",
+        "everything known beforehand. Default routing: the best fixed wiring whose routing knows "
+        "no traffic, over never-switch.",
         columns=(
             "workload",
             "technology",
@@ -162,7 +167,8 @@ def _table(found: DelaySweep) -> Table:
             "95 % interval",
             "clairvoyant",
             "never-switch wins from",
+            "default routing",
         ),
-        numeric=(False, False, True, False, True, True, True, True),
+        numeric=(False, False, True, False, True, True, True, True, True),
         rows=tuple(rows),
     )

@@ -41,6 +41,8 @@ _POLICIES: dict[str, tuple[str, Any, str]] = {
     "hysteresis": (ORANGE, (0, (3, 3)), "hysteresis over wirings, step by step"),
     "queue": (VERMILLION, "-", "hysteresis that sees the queue"),
 }
+_UNROUTED = "never-switch-default"
+_UNROUTED_LABEL = "never-switch under default routing"
 _BOUNDS: dict[str, tuple[Any, str]] = {
     "clairvoyant": ((0, (4, 2)), "clairvoyant: the optimum over these actions"),
     "port-bound": ((0, (1, 1.5)), "ports alone: no wiring or schedule is faster"),
@@ -63,7 +65,7 @@ _COLUMNS = (
 _ACROSS = 2
 _BEST = "best online policy, chosen in training (95 %)"
 _ROOM = 1.5  # decades that the note on never-switch needs
-_TOP = 1.3  # slower than this is cut off: such policies are of no use at that delay
+_TOP = 1.3  # at least; slower than this is cut off: such policies are of no use at that delay
 
 
 def draw_delays(folder: RunFolder) -> list[Path]:
@@ -82,8 +84,10 @@ def draw(results: pd.DataFrame) -> Any:
     figure = new_figure(1.2 + 3.0 * panel_rows(len(workloads), _ACROSS))
     axes = panels(figure, len(workloads), columns=_ACROSS)
     low = float(results["ratio_to_never_switch"].min())
+    unrouted = results.loc[results["policy"] == _UNROUTED, "ratio_to_never_switch"]
+    top = max(_TOP, 1.04 * float(unrouted.max()))
     for number, (axis, workload) in enumerate(zip(axes, workloads, strict=True)):
-        _panel(axis, results[results["workload"] == workload], low, number < _ACROSS)
+        _panel(axis, results[results["workload"] == workload], (low, top))
         axis.set_title(_TITLES.get(workload, workload), loc="left", fontweight="bold", pad=22)
         if number % _ACROSS == 0:
             axis.set_ylabel("held-out step time / never-switch")
@@ -95,22 +99,30 @@ def draw(results: pd.DataFrame) -> Any:
                 handles.append(handle)
                 labels.append(label)
     shown = dict(zip(labels, handles, strict=True))
-    order = [_BEST, *(label for *_, label in _BOUNDS.values())]
+    order = [_BEST, _UNROUTED_LABEL, *(label for *_, label in _BOUNDS.values())]
     order += [label for *_, label in _POLICIES.values() if label in shown]
     figure.legend([shown[label] for label in order], order, loc="outside lower center", ncols=3)
     return figure
 
 
-def _panel(axis: Any, rows: pd.DataFrame, low: float, named: bool) -> None:
+def _panel(axis: Any, rows: pd.DataFrame, limits: tuple[float, float]) -> None:
     delays = np.sort(rows["delay_s"].unique())
-    bottom = np.floor(10 * low - 0.2) / 10
+    bottom, top = np.floor(10 * limits[0] - 0.2) / 10, limits[1]
     chosen = rows[rows["chosen"]].sort_values("delay_s")
     _technologies(axis)
     _never_wins(axis, chosen, delays)
     axis.axhline(1.0, color=GREY, linewidth=1.0)
+    unrouted = rows[rows["policy"] == _UNROUTED].sort_values("delay_s")
+    axis.plot(
+        unrouted["delay_s"],
+        unrouted["ratio_to_never_switch"],
+        color=BLACK,
+        linewidth=0.8,
+        label=_UNROUTED_LABEL,
+    )
     for policy, (colour, dashes, label) in _POLICIES.items():
         own = rows[rows["policy"] == policy].sort_values("delay_s")
-        if own.empty or own["ratio_to_never_switch"].min() > _TOP:
+        if own.empty or own["ratio_to_never_switch"].min() > top:
             continue
         axis.plot(
             own["delay_s"],
@@ -148,7 +160,7 @@ def _panel(axis: Any, rows: pd.DataFrame, low: float, named: bool) -> None:
     )
     axis.set_xscale("log")
     axis.set_xlim(delays[0] / 1.5, delays[-1] * 1.5)
-    axis.set_ylim(bottom, _TOP)
+    axis.set_ylim(bottom, top)
     axis.xaxis.set_major_locator(FixedLocator([10.0**e for e in range(-8, 1)]))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(FuncFormatter(_time))
