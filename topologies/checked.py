@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topomoe.topologies.errors import InputError
-from topomoe.topologies.topology import FloatArray, IntArray
+from topomoe.topologies.topology import BoolArray, FloatArray, IntArray
 
 MOST_BYTES = 1e24  # of a demand's pair; beyond, sums would overflow
 
@@ -36,6 +36,13 @@ def whole_numbers(values: Any, field: str) -> IntArray:
     if array.dtype.kind == "f" and not np.all(np.isfinite(array) & (array == np.rint(array))):
         raise InputError(f"{field} must be whole numbers")
     return array.astype(np.int64, copy=False)
+
+
+def check_paths(name: str, lost: BoolArray) -> None:
+    """Raise InputError naming the first pair of devices in ``lost`` [N, N]: demand, and no path."""
+    if lost.any():
+        source, destination = np.argwhere(lost)[0]
+        raise InputError(f"{name}: demand from device {source} to device {destination} has no path")
 
 
 def _array(values: Any, field: str) -> NDArray[Any]:

@@ -23,7 +23,7 @@ from topomoe.demand import (
 from topomoe.model import Device, MoEModel, device_preset, match_model, model_preset
 from topomoe.network.bottleneck import path_offset
 from topomoe.network.flow_times import max_min
-from topomoe.network.place_cut import crossing, places
+from topomoe.network.place_cut import Places, crossing, places
 from topomoe.placement import Placement
 from topomoe.routing_trace import RoutingTrace
 from topomoe.step import FloatArray, StepSettings
@@ -137,6 +137,11 @@ class Job:
             reached = np.where(np.isfinite(hops), hops, 0.0)  # no pair without a path sends
             columns += [reached.reshape(-1), reached.T.reshape(-1)]
         return np.stack(columns, axis=-1).astype(np.float32)
+
+    @cached_property
+    def places(self) -> list[Places | None]:
+        """The places of several devices on every network."""
+        return [places(network.topology) for network in self.networks]
 
 
 @dataclass(frozen=True, eq=False)
@@ -410,7 +415,7 @@ def transfer_bounds(job: Job, copies: NDArray[np.float32]) -> FloatArray:
         back = np.maximum((reaching / out).max(axis=1), (leaving / into).max(axis=1))
         there = out_bytes * np.maximum(there, crossed[:, 2 * n] / capacity)
         back = back_bytes * np.maximum(back, crossed[:, 2 * n + 1] / capacity)
-        where = places(network.topology)
+        where = job.places[n]
         if where is not None:
             out_of, in_to = crossing(where, copies)
             cut = np.maximum(out_of / where.leaving, in_to / where.reaching).max(axis=1)

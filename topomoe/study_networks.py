@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass, replace
 
 from topomoe.inputs import check_circuits, expert_load, scale_note, topology_at_budget
@@ -14,7 +13,7 @@ from topomoe.step import FloatArray
 from topomoe.study_settings import StudySettings
 from topomoe.topologies.errors import InputError
 from topomoe.topologies.matching import METHODS
-from topomoe.topologies.routing import POLICIES, route
+from topomoe.topologies.routing import POLICIES, is_fitted, route, route_for
 from topomoe.topologies.routing.routing import Routing
 from topomoe.topologies.topology import Topology
 from topomoe.trace import RoutingTrace
@@ -98,11 +97,6 @@ def build_networks(
     return tuple(usual), tuple(others), notes
 
 
-def is_fitted(policy: str) -> bool:
-    """Return whether the policy makes its splits for a demand."""
-    return policy in POLICIES and "demand" in inspect.signature(POLICIES[policy]).parameters
-
-
 def training_demand(
     settings: StudySettings,
     grid: tuple[int, int],
@@ -138,6 +132,6 @@ def _route(
 ) -> Routings:
     """Return the routing; InputError where the policy does not suit the topology."""
     if is_fitted(policy) and demand is not None:
-        there, back = (route(topology, policy, demand=part) for part in demand)
+        there, back = (route_for(topology, policy, part, seed) for part in demand)
         return there, back
-    return route(topology, policy, **({"seed": seed} if policy == "ecmp-hash" else {}))
+    return route_for(topology, policy, None, seed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,13 +18,6 @@ BYTES = 65536.0
 NEAR = 1e-8
 
 Demand = NDArray[np.float64]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TOPOMOE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 def build(name: str, grid: tuple[int, int], **options: Any) -> Topology:

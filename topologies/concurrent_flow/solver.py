@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from topomoe.topologies.checked import check_paths
 from topomoe.topologies.concurrent_flow import cache as cache_files
 from topomoe.topologies.concurrent_flow.prices import hop_distances, price_bound, priced_links
 from topomoe.topologies.concurrent_flow.program import Network, solve_program
@@ -76,7 +77,7 @@ def solve(topology: Topology, demand: ArrayLike, cache: bool = True) -> Concurre
             f"demand must have shape [{devices}, {devices}] on {topology.name}, "
             f"got {list(matrix.shape)}"
         )
-    require_paths(topology, matrix)
+    check_paths(topology.name, (matrix > 0) & ~np.isfinite(topology.least_hops))
     if not cache:
         return _solve(topology, matrix)
     path = cache_files.path_of(topology, matrix)
@@ -87,16 +88,6 @@ def solve(topology: Topology, demand: ArrayLike, cache: bool = True) -> Concurre
         return result
     scalars: dict[str, Any] = {name: float(arrays[name]) for name in ("time", "bound")}
     return ConcurrentFlow(**{**arrays, **scalars})
-
-
-def require_paths(topology: Topology, demand: NDArray[np.float64]) -> None:
-    """Raise InputError naming a pair of devices with demand and no path."""
-    lost = np.argwhere((demand > 0) & ~np.isfinite(topology.least_hops))
-    if len(lost):
-        source, destination = lost[0]
-        raise InputError(
-            f"{topology.name}: demand from device {source} to device {destination} has no path"
-        )
 
 
 def _solve(topology: Topology, demand: FloatArray) -> ConcurrentFlow:

@@ -19,7 +19,7 @@ from topomoe.topologies.routing.routing import Routing, check_reachable
 from topomoe.topologies.routing.shortest import shortest
 from topomoe.topologies.routing.ugal import ugal
 from topomoe.topologies.routing.valiant import valiant
-from topomoe.topologies.topology import Topology
+from topomoe.topologies.topology import FloatArray, Topology
 
 POLICIES: Mapping[str, Callable[..., Routing]] = {
     "dimension-order": dimension_order,
@@ -41,6 +41,18 @@ POLICIES: Mapping[str, Callable[..., Routing]] = {
 def policies() -> tuple[str, ...]:
     """Return the names that ``route`` knows."""
     return tuple(POLICIES)
+
+
+def is_fitted(policy: str) -> bool:
+    """Return whether the policy makes its splits for a demand."""
+    return policy in POLICIES and "demand" in inspect.signature(POLICIES[policy]).parameters
+
+
+def route_for(topology: Topology, policy: str, demand: FloatArray | None, seed: int) -> Routing:
+    """Return ``route`` with the demand [N, N] bytes or the seed where the policy takes one."""
+    given: Mapping[str, Any] = {"demand": demand, "seed": seed}
+    taken = inspect.signature(POLICIES[policy]).parameters if policy in POLICIES else ()
+    return route(topology, policy, **{name: given[name] for name in given if name in taken})
 
 
 def route(topology: Topology, policy: str | None = None, **options: Any) -> Routing:

@@ -15,7 +15,6 @@ from topomoe.network_settings import NetworkSettings
 from topomoe.run_folder import RunFolder
 from topomoe.settings import to_dict
 from topomoe.step import FloatArray
-from topomoe.study_networks import is_fitted
 from topomoe.topologies.cost import bill_of_materials
 from topomoe.topologies.errors import InputError, unknown
 from topomoe.topologies.exporters import export, formats
@@ -25,7 +24,7 @@ from topomoe.topologies.failures import fail
 from topomoe.topologies.files import write_atomic
 from topomoe.topologies.prices import load_prices
 from topomoe.topologies.registry import parse_grid
-from topomoe.topologies.routing import route
+from topomoe.topologies.routing import route_for
 from topomoe.topologies.routing.deadlock import virtual_channels
 from topomoe.topologies.routing.routing import Routing
 from topomoe.topologies.topology import Topology
@@ -75,7 +74,7 @@ def prepare_network(settings: NetworkSettings, out: str) -> NetworkInput:
             notes.append(f"{lost:.4g} bytes from or to failed devices are left out of the demand")
         demand = np.where(alive[:, None] & alive, demand, 0.0)
     policies = settings.routings or (topology.default_routing,)
-    routings = tuple(_route(topology, p, demand, settings.seed) for p in policies)
+    routings = tuple(route_for(topology, p, demand, settings.seed) for p in policies)
     if "simgrid" in settings.export and not _is_single_path(routings[0]):
         notes.append(
             f"simgrid: {routings[0].name} splits pairs, which a platform cannot hold: exported "
@@ -86,15 +85,6 @@ def prepare_network(settings: NetworkSettings, out: str) -> NetworkInput:
 
 def _is_single_path(routing: Routing) -> bool:
     return bool((routing.matrix.data == 1.0).all())
-
-
-def _route(topology: Topology, policy: str, demand: FloatArray, seed: int) -> Routing:
-    options: dict[str, Any] = {}
-    if is_fitted(policy):
-        options["demand"] = demand
-    if policy == "ecmp-hash":
-        options["seed"] = seed
-    return route(topology, policy, **options)
 
 
 def run_network(settings: NetworkSettings, given: NetworkInput) -> pd.DataFrame:
@@ -117,9 +107,9 @@ def run_network(settings: NetworkSettings, given: NetworkInput) -> pd.DataFrame:
             }
         )
     ]
+    sent = demand * ~np.eye(topology.num_devices, dtype=np.bool_)
     for routing in given.routings:
         channels = virtual_channels(routing)
-        sent = demand * ~np.eye(topology.num_devices, dtype=np.bool_)
         row: dict[str, Any] = {
             "record": "routing",
             "topology": topology.name,

@@ -21,11 +21,10 @@ from topomoe.run_folder import RunFolder
 from topomoe.settings import to_dict
 from topomoe.simulate_settings import SimulateSettings
 from topomoe.step import SimulationResult
-from topomoe.study_networks import is_fitted
 from topomoe.topologies.errors import InputError
 from topomoe.topologies.matching import METHODS
 from topomoe.topologies.registry import parse_grid
-from topomoe.topologies.routing import route
+from topomoe.topologies.routing import is_fitted, route
 from topomoe.topologies.routing.routing import Routing
 from topomoe.topologies.topology import Topology
 from topomoe.trace import RoutingTrace

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topomoe.topologies import units
-from topomoe.topologies.checked import MOST_BYTES, numbers
+from topomoe.topologies.checked import MOST_BYTES, check_paths, numbers
 from topomoe.topologies.errors import InputError
 from topomoe.topologies.routing.routing import Routing
 from topomoe.topologies.topology import Topology
@@ -44,6 +44,14 @@ def checked_demand(topology: Topology, demand: ArrayLike) -> NDArray[Any]:
     return array.reshape(-1, devices, devices)
 
 
+def check_routing(topology: Topology, routing: Routing) -> None:
+    """Raise InputError where the routing is over another topology."""
+    if routing.topology is not topology:
+        raise InputError(
+            f"routing is over another topology ({routing.topology.name}, not {topology.name})"
+        )
+
+
 def bottleneck(
     topology: Topology, routing: Routing, demand: ArrayLike, mtu: float | None = None
 ) -> Any:
@@ -55,17 +63,9 @@ def bottleneck(
     Within 2.6 % of a lossless FIFO packet simulation on the stored reference runs; DCTCP
     adds 10 to 53 % in the same simulator. demand is in bytes; its diagonal is no flow.
     """
-    if routing.topology is not topology:
-        raise InputError(
-            f"routing is over another topology ({routing.topology.name}, not {topology.name})"
-        )
+    check_routing(topology, routing)
     batch = checked_demand(topology, demand)
     if not routing.reachable.all():
-        lost = (batch > 0).any(axis=0) & ~routing.reachable
-        if lost.any():
-            source, destination = np.argwhere(lost)[0]
-            raise InputError(
-                f"{topology.name}: demand from device {source} to device {destination} has no path"
-            )
+        check_paths(topology.name, (batch > 0).any(axis=0) & ~routing.reachable)
     time = routing.transfer_time(batch, path_offset(routing, mtu, batch.dtype))
     return float(time[0]) if np.ndim(demand) == 2 else time

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from topomoe.network.bottleneck import checked_demand, path_offset
+from topomoe.network.bottleneck import check_routing, checked_demand, path_offset
 from topomoe.network.fair_sharing import completion_times
+from topomoe.topologies.checked import check_paths
 from topomoe.topologies.errors import InputError
 from topomoe.topologies.routing.routing import Routing
 from topomoe.topologies.topology import FloatArray, IntArray, Topology
@@ -48,22 +49,13 @@ def max_min(
     leaves of the links, by default all. Raises InputError for demand that is negative, of a wrong
     shape or between devices without a path.
     """
-    if routing.topology is not topology:
-        raise InputError(
-            f"routing is over another topology ({routing.topology.name}, not {topology.name})"
-        )
+    check_routing(topology, routing)
     if np.ndim(demand) != 2:
         raise InputError(f"max_min takes one demand [N, N] at a time, got {np.ndim(demand)} axes")
     volume = checked_demand(topology, demand)[0].astype(np.float64)
     np.fill_diagonal(volume, 0.0)
+    check_paths(topology.name, (volume > 0) & ~routing.reachable)
     source, destination = np.nonzero(volume)
-    lost = ~routing.reachable[source, destination]
-    if lost.any():
-        at = int(np.argmax(lost))
-        raise InputError(
-            f"{topology.name}: demand from device {source[at]} to device {destination[at]} "
-            "has no path"
-        )
     offset = path_offset(routing, mtu)
     path = routing.matrix.T.tocsr()[source * topology.num_devices + destination]
     fct = completion_times(

@@ -112,36 +112,18 @@ def _panel(axis: Any, rows: pd.DataFrame, limits: tuple[float, float]) -> None:
     _technologies(axis)
     _never_wins(axis, chosen, delays)
     axis.axhline(1.0, color=GREY, linewidth=1.0)
-    unrouted = rows[rows["policy"] == _UNROUTED].sort_values("delay_s")
-    axis.plot(
-        unrouted["delay_s"],
-        unrouted["ratio_to_never_switch"],
-        color=BLACK,
-        linewidth=0.8,
-        label=_UNROUTED_LABEL,
-    )
+
+    def line(policy: str, label: str, **look: Any) -> None:
+        own = rows[rows["policy"] == policy].sort_values("delay_s")
+        axis.plot(own["delay_s"], own["ratio_to_never_switch"], label=label, **look)
+
+    line(_UNROUTED, _UNROUTED_LABEL, color=BLACK, linewidth=0.8)
+    least = rows.groupby("policy")["ratio_to_never_switch"].min()
     for policy, (colour, dashes, label) in _POLICIES.items():
-        own = rows[rows["policy"] == policy].sort_values("delay_s")
-        if own.empty or own["ratio_to_never_switch"].min() > top:
-            continue
-        axis.plot(
-            own["delay_s"],
-            own["ratio_to_never_switch"],
-            color=colour,
-            linestyle=dashes,
-            linewidth=1.4,
-            label=label,
-        )
+        if policy in least and least[policy] <= top:
+            line(policy, label, color=colour, linestyle=dashes, linewidth=1.4)
     for policy, (style, label) in _BOUNDS.items():
-        own = rows[rows["policy"] == policy].sort_values("delay_s")
-        axis.plot(
-            own["delay_s"],
-            own["ratio_to_never_switch"],
-            color=BLACK,
-            linestyle=style,
-            linewidth=1.1,
-            label=label,
-        )
+        line(policy, label, color=BLACK, linestyle=style, linewidth=1.1)
     axis.fill_between(
         chosen["delay_s"],
         chosen["ratio_to_never_switch_low"],
