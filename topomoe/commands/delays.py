@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from topomoe.run_folder import RunFolder
 from topomoe.settings import to_dict
 from topomoe.table_text import Cell, Table, latex, markdown
 from topomoe.topologies.files import write_atomic
-from topomoe.topologies.reconfiguration import DELAYS
+from topomoe.topologies.reconfiguration import DELAYS, ReconfigurationDelay
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,15 +88,20 @@ class DelaySweep:
 
     def _row(self, workload: str, result: SweepResult) -> dict[str, str]:
         row = {"workload": workload}
-        for delay in sorted(DELAYS.values(), key=lambda delay: delay.total):
-            at = int(np.flatnonzero(result.delays == delay.total)[0])
-            policy = result.best[at]
+        for delay, at, policy in _technologies(result):
             row[f"{delay.name} {duration_text(delay.total)}"] = (
                 f"{policy} {result.ratio(policy)[at]:.3f}" if policy != NEVER else NEVER
             )
         row["never-switch wins from"] = _from(result)
         row["never-switch, default routing"] = f"{result.ratio(UNROUTED)[0]:.3f}"
         return row
+
+
+def _technologies(result: SweepResult) -> Iterator[tuple[ReconfigurationDelay, int, str]]:
+    """Yield each technology, fastest first, with its place among the delays and the best policy."""
+    for delay in sorted(DELAYS.values(), key=lambda delay: delay.total):
+        at = int(np.flatnonzero(result.delays == delay.total)[0])
+        yield delay, at, result.best[at]
 
 
 def _from(result: SweepResult) -> str:
@@ -133,9 +138,7 @@ def write_delays(
 def _table(found: DelaySweep) -> Table:
     rows = []
     for workload, result in found.results.items():
-        for delay in sorted(DELAYS.values(), key=lambda delay: delay.total):
-            at = int(np.flatnonzero(result.delays == delay.total)[0])
-            policy = result.best[at]
+        for delay, at, policy in _technologies(result):
             low, high = result.intervals(policy, found.seed)[at]
             bound = result.ratio("clairvoyant")[at]
             rows.append(
