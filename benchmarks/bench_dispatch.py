@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from topomoe.demand import DispatchSettings, ReplicaTables, dispatch_batch, replica_tables
-from topomoe.placement import place
+from topomoe.placement import Placement, place
 
 TOKENS, LAYERS, EXPERTS, TOP_K, DEVICES, SLOTS = 16384, 8, 256, 8, 128, 384
 Result = tuple[NDArray[Any], NDArray[Any]]
@@ -33,10 +33,10 @@ def experts() -> NDArray[np.int16]:
 
 
 @pytest.fixture(scope="module")
-def tables(experts: NDArray[np.int16]) -> ReplicaTables:
+def placement(experts: NDArray[np.int16]) -> Placement:
     """The exact placement for the tokens' own load."""
     load = np.stack([np.bincount(layer.ravel(), minlength=EXPERTS) for layer in experts])
-    return replica_tables(place(load, DEVICES, SLOTS, method="exact"), "weighted")
+    return place(load, DEVICES, SLOTS, method="exact")
 
 
 def in_numpy(
@@ -87,11 +87,11 @@ def seconds(run: Callable[[], Result], rounds: int) -> float:
 
 
 @pytest.mark.parametrize("copies", ["device", "expert", "node-relay"])
-@pytest.mark.parametrize("replica_routing", ["weighted", "least-loaded"])
+@pytest.mark.parametrize("replica_routing", ["weighted", "least-loaded", "local-first", "lp"])
 def test_dispatch(
     benchmark: BenchmarkFixture,
     experts: NDArray[np.int16],
-    tables: ReplicaTables,
+    placement: Placement,
     replica_routing: str,
     copies: str,
 ) -> None:
@@ -99,11 +99,13 @@ def test_dispatch(
     positions = np.arange(TOKENS)
     origin = np.random.default_rng(1).integers(DEVICES, size=TOKENS).astype(np.int32)
     settings = DispatchSettings(replica_routing, copies, node_size=8)
+    tables = replica_tables(placement, replica_routing)
     row_of = np.arange(DEVICES) // 8
     seed = np.arange(LAYERS, dtype=np.uint64)
 
     def run() -> Result:
-        return dispatch_batch(experts, positions, origin, tables, settings, row_of, seed)
+        sent = dispatch_batch(experts, positions, origin, tables, settings, row_of, seed)
+        return sent.copies, sent.slot_load
 
     sent, load = run()
     assert load.sum() == TOKENS * TOP_K * LAYERS

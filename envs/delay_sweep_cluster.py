@@ -42,7 +42,7 @@ from topomoe.envs.wiring_routing import (
     network_of,
     worth_fitting,
 )
-from topomoe.pricing import Job, Network, Traffic, batch_seeds, dispatch_tokens
+from topomoe.pricing import Job, Network, Traffic, at_once, batch_seeds, dispatch_tokens
 from topomoe.workload import WorkloadSettings, make_batches
 
 LAYERS = 8  # priced, evenly spaced over the trace's, where the settings name no number
@@ -148,19 +148,8 @@ def _steps(given: SweepInput, side: int) -> list[tuple[Job, list[Traffic]]]:
                 for index, batch in enumerate(batches)
             ]
         )
-    together = [_together(step) for step in zip(*groups, strict=True)]
+    together = [at_once(step) for step in zip(*groups, strict=True)]
     return [(narrow, together), (wide, step_traffic(wide, grid, side))]
-
-
-def _together(groups: tuple[Traffic, ...]) -> Traffic:
-    """Return the traffic of groups that step at once: the step waits for the slowest."""
-    return Traffic(
-        copies=np.sum([traffic.copies for traffic in groups], axis=0),
-        compute=np.max([traffic.compute for traffic in groups], axis=0),
-        other=max(traffic.other for traffic in groups),
-        device_load=np.concatenate([traffic.device_load for traffic in groups], axis=1),
-        tokens=sum(traffic.tokens for traffic in groups),
-    )
 
 
 def _pool(

@@ -8,7 +8,7 @@ nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,10 @@ from topomoe.model import MoEModel, model_preset
 from topomoe.placement import LayerPlacement, Placement
 from topomoe.topologies.errors import InputError, unknown
 
-REPLICA_ROUTINGS = ("even", "weighted", "local-first", "least-loaded")
+REPLICA_ROUTINGS = ("even", "weighted", "local-first", "least-loaded", "lp")
 COPIES = ("device", "expert", "node-relay")
+OVERFLOWS = ("drop", "reroute-to-next-expert", "none")
+SPILL = 0.0  # measured: what more load allows in locality is worth less than it costs
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,20 @@ class DispatchSettings:
     """How tokens pick replicas and what is sent once."""
 
     replica_routing: str = "weighted"
-    """even, weighted (by share), local-first (device, row, least loaded) or least-loaded."""
+    """even, weighted (by share), local-first (device, row, any), least-loaded or lp (the least
+    largest load)."""
     copies: str = "device"
     """A token is sent once per device, per expert, or per node and relayed (node-relay)."""
     node_size: int = 1
     """Devices a node (node-relay copies, and rails; rails take 1 as 8)."""
     padded: float = 0.0
     """Send full buffers of this capacity factor instead of true token counts; 0: true counts."""
+    spill: float = SPILL
+    """Device load that local-first allows above lp's, as a share of it; inf: any."""
+    capacity_factor: float = 0.0
+    """An expert takes this times the mean load of a batch; 0: any load."""
+    overflow: str = "drop"
+    """What exceeds an expert's capacity: drop, reroute-to-next-expert, or none (it stays)."""
 
     def __post_init__(self) -> None:
         """Check every field; InputError names the field and what it must be."""
@@ -45,11 +54,27 @@ class DispatchSettings:
             raise InputError(f"node_size must be >= 1, got {self.node_size}")
         if not 0 <= self.padded < np.inf:
             raise InputError(f"padded must be a capacity factor >= 0, got {self.padded}")
+        if not self.spill >= 0:
+            raise InputError(f"spill must be >= 0, got {self.spill}")
+        if not 0 <= self.capacity_factor < np.inf:
+            raise InputError(f"capacity_factor must be finite and >= 0, got {self.capacity_factor}")
+        if self.overflow not in OVERFLOWS:
+            raise unknown("overflow", self.overflow, OVERFLOWS)
+        if self.padded and self.limits and self.capacity_factor > self.padded:
+            raise InputError(
+                "padded buffers must hold the capacity: capacity_factor must be <= padded, "
+                f"got {self.capacity_factor} and {self.padded}"
+            )
+
+    @property
+    def limits(self) -> bool:
+        """Whether an expert's load is kept within a capacity."""
+        return self.capacity_factor > 0 and self.overflow != "none"
 
     @property
     def needs_counts(self) -> bool:
         """Whether replicas are chosen by load, which needs everyone's counts before a dispatch."""
-        return self.replica_routing in ("local-first", "least-loaded")
+        return self.replica_routing in ("local-first", "least-loaded", "lp")
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,14 +83,47 @@ class ReplicaTables:
 
     start: NDArray[np.int64]  # [M, E+1] into the columns of slot and share
     slot: NDArray[np.int32]  # [M, S], the first start[m, E] in use
+    device: NDArray[np.int64]  # [M, S], of slot
     share: NDArray[np.float64]  # [M, S]
     num_devices: int
     num_slots: int
     num_experts: int
 
 
+@dataclass(frozen=True, eq=False)
+class Dispatched:
+    """One batch through all layers: what is sent, computed, and left out."""
+
+    copies: NDArray[np.float32]  # [M, N, N] token copies from device to device
+    slot_load: NDArray[np.int64]  # [M, S] token-expert pairs
+    wanted: NDArray[np.int64]  # [M, E] pairs by the expert that the trace chose, routed ones only
+    dropped: NDArray[np.int64]  # [M] pairs beyond the capacity that no expert computes
+    rerouted: NDArray[np.int64]  # [M] pairs that another expert computes
+
+    @property
+    def dropped_share(self) -> NDArray[np.float64]:
+        """Dropped pairs over all pairs, [M]; 0 without tokens."""
+        return np.asarray(self.dropped / np.maximum(self.wanted.sum(axis=1), 1))
+
+    @property
+    def rerouted_share(self) -> NDArray[np.float64]:
+        """Re-routed pairs over all pairs, [M]; 0 without tokens."""
+        return np.asarray(self.rerouted / np.maximum(self.wanted.sum(axis=1), 1))
+
+    @property
+    def pre_drop_cv(self) -> NDArray[np.float64]:
+        """Standard deviation over mean of the experts' loads before any capacity, [M]."""
+        mean = np.maximum(self.wanted.mean(axis=1), np.finfo(float).tiny)
+        cv: NDArray[np.float64] = self.wanted.std(axis=1) / mean
+        return cv
+
+
 def replica_tables(placement: Placement, replica_routing: str) -> ReplicaTables:
-    """Return the tables: replicas with a share for ``weighted``, all of them evenly for others."""
+    """Return the tables: replicas with a share for ``weighted``, all of them for others.
+
+    Shares are the placement's where a routing starts from them, else even.
+    """
+    by_share = replica_routing in ("weighted", "lp", "local-first")
     layers, slots = placement.slot_expert.shape
     experts = placement.num_experts
     start = np.zeros((layers, experts + 1), dtype=np.int64)
@@ -81,10 +139,11 @@ def replica_tables(placement: Placement, replica_routing: str) -> ReplicaTables:
         slot[m, : len(kept)] = kept
         share[m, : len(kept)] = (
             placement.slot_share[m, kept]
-            if replica_routing == "weighted"
+            if by_share
             else 1.0 / np.bincount(expert, minlength=experts)[expert]
         )
-    return ReplicaTables(start, slot, share, placement.num_devices, slots, experts)
+    device = slot.astype(np.int64) // (slots // placement.num_devices)
+    return ReplicaTables(start, slot, device, share, placement.num_devices, slots, experts)
 
 
 def dispatch_batch(
@@ -96,41 +155,22 @@ def dispatch_batch(
     row_of: NDArray[np.int64],
     seed: NDArray[np.uint64],
     shared_expert: int = -1,
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return copies [M, N, N] and slot load [M, S] of one batch through all layers.
+) -> Dispatched:
+    """Return what one batch sends and computes in all layers.
 
     experts [M, P, K] of a trace; positions, origin [T]; seed [M]. ``row_of`` [N] is each
-    device's row (local-first). ``shared_expert`` >= 0 is one more pick of every token.
+    device's row (local-first, lp). ``shared_expert`` >= 0 is one more pick of every token.
     """
-    from topomoe import dispatch_kernel as kernels
+    from topomoe.dispatching.dispatch_layers import dispatch_layers
 
-    layers = experts.shape[0]
-    devices = tables.num_devices
-    copies = np.zeros((layers, devices, devices), dtype=np.float32)
-    slot_load = np.zeros((layers, tables.num_slots), dtype=np.int64)
-    choice = {"least-loaded": kernels.LEAST_LOADED, "local-first": kernels.LOCAL_FIRST}
-    kernels.dispatch_layers(
-        experts,
-        positions,
-        origin,
-        shared_expert,
-        tables.start,
-        tables.slot,
-        tables.share,
-        tables.num_slots // devices,
-        choice.get(settings.replica_routing, kernels.BY_SHARE),
-        row_of,
-        COPIES.index(settings.copies),
-        settings.node_size,
-        seed,
-        copies,
-        slot_load,
+    sent = dispatch_layers(
+        experts, positions, origin, tables, settings, row_of, seed, shared_expert
     )
-    if settings.padded:
-        tokens = np.bincount(origin, minlength=devices)
-        top_k = experts.shape[2] + (shared_expert >= 0)
-        copies = padded_copies(tokens, tables, top_k, settings.padded)
-    return copies, slot_load
+    if not settings.padded:
+        return sent
+    tokens = np.bincount(origin, minlength=tables.num_devices)
+    top_k = experts.shape[2] + (shared_expert >= 0)
+    return replace(sent, copies=padded_copies(tokens, tables, top_k, settings.padded))
 
 
 def padded_copies(
@@ -146,8 +186,9 @@ def padded_copies(
     received = np.zeros((layers, devices))
     for m in range(layers):
         used = tables.start[m, -1]
-        device = tables.slot[m, :used] // (tables.num_slots // devices)
-        received[m] = np.bincount(device, tables.share[m, :used], minlength=devices)
+        received[m] = np.bincount(
+            tables.device[m, :used], tables.share[m, :used], minlength=devices
+        )
     copies = (buffer[None, :, None] * received[:, None, :]).astype(np.float32)
     copies[:, np.arange(devices), np.arange(devices)] = 0
     return copies
@@ -189,12 +230,16 @@ def dispatch(
     columns: int | None = None,
     padded: float = 0.0,
     seed: int = 0,
+    spill: float = SPILL,
+    capacity_factor: float = 0.0,
+    overflow: str = "drop",
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return demand [N, N] in bytes and load [N] in token-expert pairs of one layer's dispatch.
 
     experts [T, K] logical ids; origin [T] the device each token starts on. A copy is the model's
     FP8 hidden state and its scales; nothing is sent from a device to itself. ``columns`` is the
-    length of a row of devices, which ``local-first`` prefers (default: all devices are one row).
+    length of a row of devices, which ``local-first`` and ``lp`` prefer (default: all devices are
+    one row); ``spill``, ``capacity_factor`` and ``overflow`` are those of ``DispatchSettings``.
     A placement of E + 1 experts routes the shared expert: each token also goes to expert E.
     Raises InputError for shapes or ids that do not fit the placement.
     """
@@ -209,7 +254,9 @@ def dispatch(
     if placement.num_layers != 1:
         raise InputError(f"dispatch takes one layer's placement, got {placement.num_layers} layers")
     shape = model_preset(model)
-    settings = DispatchSettings(replica_routing, copies, node_size, padded)
+    settings = DispatchSettings(
+        replica_routing, copies, node_size, padded, spill, capacity_factor, overflow
+    )
     devices = placement.num_devices
     check_node_size(settings, devices)
     ids: NDArray[Any] = np.asarray(experts)
@@ -231,7 +278,7 @@ def dispatch(
         raise InputError(f"columns must be >= 1, got {columns}")
     if seed < 0:
         raise InputError(f"seed must be >= 0, got {seed}")
-    sent, slot_load = dispatch_batch(
+    sent = dispatch_batch(
         np.ascontiguousarray(ids[None], dtype=np.int16),
         np.arange(len(ids), dtype=np.int64),
         start.astype(np.int32),
@@ -241,8 +288,8 @@ def dispatch(
         np.random.default_rng(seed).integers(2**63, size=1).astype(np.uint64),
         shared_expert=routed if routed < placement.num_experts else -1,
     )
-    load = slot_load[0].reshape(devices, -1).sum(axis=1)
-    return sent[0].astype(np.float64) * shape.dispatch_bytes, load
+    load = sent.slot_load[0].reshape(devices, -1).sum(axis=1)
+    return sent.copies[0].astype(np.float64) * shape.dispatch_bytes, load
 
 
 def all_gather_bytes(num_experts: int) -> int:

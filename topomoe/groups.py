@@ -23,6 +23,7 @@ from topomoe.pricing import (
     Job,
     Network,
     Traffic,
+    at_once,
     batch_seeds,
     dispatch_tokens,
     make_job,
@@ -203,6 +204,9 @@ def _synchronous(jobs: Sequence[Job], batches: Sequence[list[Batch]]) -> list[li
                     max_over_mean=load.max(axis=1) / load.mean(axis=1),
                     device_load=load,
                     tokens=traffic.tokens,
+                    dropped_share=traffic.dropped_share,
+                    rerouted_share=traffic.rerouted_share,
+                    pre_drop_cv=traffic.pre_drop_cv,
                     **sent_bytes(jobs[g], traffic),
                 )
             )
@@ -225,11 +229,4 @@ def price_together(
     ]
     if len({len(traffic.compute) for traffic in own}) > 1:
         raise InputError("groups that send at once must have the same number of layers")
-    joint = Traffic(
-        copies=np.sum([traffic.copies for traffic in own], axis=0),
-        compute=np.max([traffic.compute for traffic in own], axis=0),
-        other=max(traffic.other for traffic in own),
-        device_load=np.concatenate([traffic.device_load for traffic in own], axis=1),
-        tokens=sum(traffic.tokens for traffic in own),
-    )
-    return price(jobs[0], joint), own
+    return price(jobs[0], at_once(own)), own

@@ -153,6 +153,9 @@ class Traffic:
     other: float  # seconds of attention, dense layers, head
     device_load: FloatArray  # [M, n] token-expert pairs
     tokens: int
+    dropped_share: FloatArray  # [M] of the token-expert pairs
+    rerouted_share: FloatArray  # [M] of the token-expert pairs
+    pre_drop_cv: FloatArray  # [M] of the experts' loads, before any capacity
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,6 +175,9 @@ class BatchResult:
     combine_demand: FloatArray  # [N, N] bytes that come back, summed over layers
     device_load: FloatArray  # [M, N]
     tokens: int
+    dropped_share: FloatArray  # [M] of the token-expert pairs
+    rerouted_share: FloatArray  # [M] of the token-expert pairs
+    pre_drop_cv: FloatArray  # [M] of the experts' loads, before any capacity
     halves: tuple[BatchResult, BatchResult] | None = None
 
     @property
@@ -264,7 +270,7 @@ def dispatch_tokens(
 ) -> Traffic:
     """Return what the tokens [T] send and compute in every layer."""
     devices = job.tables.num_devices
-    copies, slot_load = dispatch_batch(
+    sent = dispatch_batch(
         job.trace.experts,
         positions,
         origin,
@@ -274,6 +280,7 @@ def dispatch_tokens(
         seeds,
         job.shared_expert,
     )
+    copies, slot_load = sent.copies, sent.slot_load
     tokens_at = np.bincount(origin, minlength=devices)
     seconds = device_seconds(
         slot_load,
@@ -296,6 +303,33 @@ def dispatch_tokens(
         other=other * passes * job.trace.num_layers / job.model.num_layers,
         device_load=slot_load.reshape(len(slot_load), devices, -1).sum(axis=2).astype(np.float64),
         tokens=len(positions),
+        dropped_share=sent.dropped_share,
+        rerouted_share=sent.rerouted_share,
+        pre_drop_cv=sent.pre_drop_cv,
+    )
+
+
+def at_once(groups: Sequence[Traffic]) -> Traffic:
+    """Return the traffic of groups that step at once: the step waits for the slowest.
+
+    Shares and CV are means over the groups' tokens.
+    """
+    tokens = [traffic.tokens for traffic in groups]
+
+    def mean(field: str) -> FloatArray:
+        weights = tokens if sum(tokens) else None
+        values = [getattr(traffic, field) for traffic in groups]
+        return np.asarray(np.average(values, axis=0, weights=weights))
+
+    return Traffic(
+        copies=np.sum([traffic.copies for traffic in groups], axis=0),
+        compute=np.max([traffic.compute for traffic in groups], axis=0),
+        other=max(traffic.other for traffic in groups),
+        device_load=np.concatenate([traffic.device_load for traffic in groups], axis=1),
+        tokens=sum(tokens),
+        dropped_share=mean("dropped_share"),
+        rerouted_share=mean("rerouted_share"),
+        pre_drop_cv=mean("pre_drop_cv"),
     )
 
 
@@ -324,6 +358,9 @@ def price(job: Job, traffic: Traffic) -> BatchResult:
         else np.ones(len(load)),
         device_load=load,
         tokens=traffic.tokens,
+        dropped_share=traffic.dropped_share,
+        rerouted_share=traffic.rerouted_share,
+        pre_drop_cv=traffic.pre_drop_cv,
         **sent_bytes(job, traffic),
     )
 

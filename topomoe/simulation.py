@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from topomoe.demand import DispatchSettings
 from topomoe.model import MoEModel
@@ -42,12 +43,14 @@ def simulate(
     step: StepSettings | None = None,
     resamples: int = 0,
     seed: int = 0,
+    home_rows: NDArray[np.int32] | None = None,
 ) -> SimulationResult:
     """Return step times of the trace's batches with this placement on this topology.
 
     ``model`` None finds the preset whose layers, experts and top-k are the trace's. ``workload``
     and ``dispatch`` override the single arguments before them. ``resamples`` > 1 gives a 95 %
-    interval of the mean step over that many bootstrap resamples of the requests.
+    interval of the mean step over that many bootstrap resamples of the requests. ``home_rows`` [P]
+    or [P, H] are the rows of devices where the trace's positions start, if origins are clustered.
 
     >>> import topomoe as tm
     >>> from topomoe import topologies
@@ -71,6 +74,7 @@ def simulate(
         step or StepSettings(),
         resamples=resamples,
         seed=seed,
+        home_rows=home_rows,
     )[0]
 
 
@@ -85,6 +89,7 @@ def simulate_networks(
     resamples: int = 0,
     seed: int = 0,
     progress: Callable[[], None] | None = None,
+    home_rows: NDArray[np.int32] | None = None,
 ) -> list[SimulationResult]:
     """Return a result a network; all see the same batches and the same dispatch.
 
@@ -95,10 +100,10 @@ def simulate_networks(
         raise InputError("simulate needs at least one topology")
     job = make_job(trace, networks, placement, model, workload, dispatch, step, seed)
     batches = make_batches(
-        trace, placement.num_devices, job.grid, workload, np.random.default_rng(seed)
+        trace, placement.num_devices, job.grid, workload, np.random.default_rng(seed), home_rows
     )
     results = run_batches(job, enumerate(batches), progress)
-    means = _resampled_means(job, resamples, progress) if resamples > 1 else None
+    means = _resampled_means(job, resamples, progress, home_rows) if resamples > 1 else None
     requests, positions = coverage(trace, batches)
     return [
         collect(results, n, requests, positions, None if means is None else means[:, n])
@@ -177,10 +182,18 @@ def collect(
         requests=requests,
         positions=positions,
         mean_interval=interval,
+        dropped_share=stacked("dropped_share"),
+        rerouted_share=stacked("rerouted_share"),
+        pre_drop_cv=stacked("pre_drop_cv"),
     )
 
 
-def _resampled_means(job: Job, resamples: int, progress: Callable[[], None] | None) -> FloatArray:
+def _resampled_means(
+    job: Job,
+    resamples: int,
+    progress: Callable[[], None] | None,
+    home_rows: NDArray[np.int32] | None,
+) -> FloatArray:
     """Return the mean step of each bootstrap resample of the requests, [resamples, networks].
 
     Requests, not batches, are what the trace has few of: batches of the same requests look more
@@ -192,7 +205,10 @@ def _resampled_means(job: Job, resamples: int, progress: Callable[[], None] | No
         rng = np.random.default_rng([job.seed, r, 1])
         drawn = np.sort(rng.integers(job.trace.num_requests, size=job.trace.num_requests))
         resampled = replace(job, trace=job.trace.select(drawn), workload=workload)
-        batches = make_batches(resampled.trace, job.tables.num_devices, job.grid, workload, rng)
+        homes = None if home_rows is None else home_rows[job.trace.positions_of(drawn)]
+        batches = make_batches(
+            resampled.trace, job.tables.num_devices, job.grid, workload, rng, homes
+        )
         results = run_batches(resampled, enumerate(batches), progress)
         means[r] = [_times(results, n).step.mean() for n in range(len(job.networks))]
     return means

@@ -153,6 +153,9 @@ class SimulationResult:
     requests: int  # distinct requests behind the batches
     positions: int  # distinct token positions behind the batches
     mean_interval: tuple[float, float] | None  # 95 % for the mean step, over requests
+    dropped_share: FloatArray  # [B, M] of the token-expert pairs, beyond the experts' capacity
+    rerouted_share: FloatArray  # [B, M] of the pairs, to another expert than the trace's
+    pre_drop_cv: FloatArray  # [B, M] of the experts' loads, before any capacity
 
     @property
     def mean_demand(self) -> FloatArray:
@@ -187,5 +190,8 @@ class SimulationResult:
                 "max_over_mean": self.max_over_mean.ravel(),
                 "remote_bytes": self.remote_bytes.ravel(),
                 "cross_row_bytes": self.cross_row_bytes.ravel(),
+                "dropped_share": self.dropped_share.ravel(),
+                "rerouted_share": self.rerouted_share.ravel(),
+                "pre_drop_cv": self.pre_drop_cv.ravel(),
             }
         )

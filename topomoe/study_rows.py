@@ -54,6 +54,9 @@ COLUMNS = (
     "bound_max_over_mean",
     "remote_bytes",
     "cross_row_bytes",
+    "dropped_share",
+    "rerouted_share",
+    "pre_drop_cv",
     "capacity_bytes_per_s",
     "load_bytes",
     "load_pairs",
@@ -97,6 +100,9 @@ def step_rows(result: SimulationResult) -> pd.DataFrame:
             "max_over_mean": result.max_over_mean.mean(axis=1),
             "remote_bytes": result.remote_bytes.sum(axis=1),
             "cross_row_bytes": result.cross_row_bytes.sum(axis=1),
+            "dropped_share": result.dropped_share.mean(axis=1),
+            "rerouted_share": result.rerouted_share.mean(axis=1),
+            "pre_drop_cv": result.pre_drop_cv.mean(axis=1),
         }
     )
 
@@ -118,6 +124,9 @@ def layer_rows(result: SimulationResult) -> pd.DataFrame:
             "max_over_mean": result.max_over_mean.mean(axis=0),
             "remote_bytes": result.remote_bytes.mean(axis=0),
             "cross_row_bytes": result.cross_row_bytes.mean(axis=0),
+            "dropped_share": result.dropped_share.mean(axis=0),
+            "rerouted_share": result.rerouted_share.mean(axis=0),
+            "pre_drop_cv": result.pre_drop_cv.mean(axis=0),
         }
     )
 
@@ -151,6 +160,9 @@ def summary_row(result: SimulationResult) -> pd.DataFrame:
                 "max_over_mean": float(result.max_over_mean.mean()),
                 "remote_bytes": float(result.remote_bytes.sum(axis=1).mean()),
                 "cross_row_bytes": float(result.cross_row_bytes.sum(axis=1).mean()),
+                "dropped_share": float(result.dropped_share.mean()),
+                "rerouted_share": float(result.rerouted_share.mean()),
+                "pre_drop_cv": float(result.pre_drop_cv.mean()),
                 "tokens": float(result.tokens.mean()),
                 "requests": result.requests,
                 "positions": result.positions,

@@ -70,7 +70,7 @@ def slot_load(
         placement.num_devices,
         placement.num_experts,
     )
-    _, load = dispatch_batch(
+    sent = dispatch_batch(
         ids[None].astype(np.int16),
         np.arange(len(ids)),
         origin.astype(np.int32),
@@ -79,7 +79,7 @@ def slot_load(
         np.zeros(placement.num_devices, dtype=np.int64),
         np.array([7], dtype=np.uint64),
     )
-    return load[0]
+    return sent.slot_load[0]
 
 
 # Restatements, token by token.
@@ -120,28 +120,18 @@ def counted(chosen: list[list[int]], devices: int) -> NDArray[np.int64]:
     return np.bincount([device for picks in chosen for device in picks], minlength=devices)
 
 
-def chosen_by_load(
-    ids: NDArray[np.int64],
-    origin: NDArray[np.int64],
-    placement: LayerPlacement,
-    columns: int,
-    local_first: bool,
-) -> list[list[int]]:
-    """The device of every pick: the least loaded so far; with local_first near ones before."""
+def chosen_by_load(ids: NDArray[np.int64], placement: LayerPlacement) -> list[list[int]]:
+    """The device of every pick: the least loaded so far."""
     load = [0] * placement.num_devices
     holders = [
         placement.slot_device[placement.slot_expert == expert].tolist()
         for expert in range(placement.num_experts)
     ]
     chosen = []
-    for row, here in zip(ids.tolist(), origin.tolist(), strict=True):
+    for row in ids.tolist():
         picks = []
         for expert in row:
-            able = holders[expert]
-            if local_first:
-                near = [d for d in able if d // columns == here // columns]
-                able = [here] if here in able else near or able
-            best = min(able, key=lambda d: load[d])
+            best = min(holders[expert], key=lambda d: load[d])
             load[best] += 1
             picks.append(best)
         chosen.append(picks)
@@ -168,25 +158,16 @@ def test_without_replicas_dispatch_is_its_restatement(routing: str, copies: str,
 
 
 @pytest.mark.parametrize("copies", COPIES)
-@pytest.mark.parametrize(
-    ("routing", "local_first"), [("least-loaded", False), ("local-first", True)]
-)
 @settings(max_examples=25)
 @given(seed=seeds)
-def test_choices_by_load_are_their_restatement(
-    routing: str, local_first: bool, copies: str, seed: int
-) -> None:
-    """Least loaded: each choice goes to a replica on a device with the least load at that time.
-
-    Local first: to the token's own device if it holds the expert, else the least loaded of its row
-    that does, else of all.
-    """
+def test_least_loaded_is_its_restatement(copies: str, seed: int) -> None:
+    """Each choice goes to a replica on a device with the least load at that time."""
     rng = np.random.default_rng(seed)
     placement = replicated(12, 8, 24, rng)
     ids, origin = tokens(50, 12, 3, 8, rng)
-    chosen = chosen_by_load(ids, origin, placement, 4, local_first)
+    chosen = chosen_by_load(ids, placement)
     demand, load = tm.dispatch(
-        ids, origin, placement, MODEL, routing, copies, node_size=2, columns=4, seed=seed
+        ids, origin, placement, MODEL, "least-loaded", copies, node_size=2, columns=4, seed=seed
     )
     np.testing.assert_array_equal(load, counted(chosen, 8))
     np.testing.assert_array_equal(demand, copies_of(chosen, origin, 8, copies, 2) * BYTES)
@@ -250,7 +231,7 @@ def test_nodes_of_one_device_relay_nothing() -> None:
 def test_a_device_with_all_experts_of_its_tokens_sends_nothing() -> None:
     everywhere = tm.place(np.ones(4), devices=4, slots=16)
     ids, origin = tokens(100, 4, 2, 4, np.random.default_rng(0))
-    demand, load = tm.dispatch(ids, origin, everywhere, MODEL, "local-first")
+    demand, load = tm.dispatch(ids, origin, everywhere, MODEL, "local-first", spill=np.inf)
     assert not demand.any()
     np.testing.assert_array_equal(load, 2 * np.bincount(origin, minlength=4))
 
@@ -415,7 +396,7 @@ def test_expert_counts_are_four_bytes_each() -> None:
 
 def test_only_routings_by_load_need_counts() -> None:
     needing = [r for r in REPLICA_ROUTINGS if DispatchSettings(r).needs_counts]
-    assert needing == ["local-first", "least-loaded"]
+    assert needing == ["local-first", "least-loaded", "lp"]
 
 
 # Errors.

@@ -182,6 +182,7 @@ SETTINGS: list[tuple[dict[str, object], str]] = [
     ({"step": {"tile_tokens": 64}}, "whole tiles of 64"),
     ({"step": {"overlap": "two-batch"}}, "two halves of a batch take turns"),
     ({"dispatch": {"padded": 1.25}}, "full buffers of capacity factor 1.25"),
+    ({"dispatch": {"capacity_factor": 1.5, "overflow": "drop"}}, "first come; the rest is dropped"),
     ({"dispatch": {"copies": "expert"}}, "for each of its experts"),
     ({"dispatch": {"copies": "node-relay", "node_size": 4}}, "each node of 4 devices"),
     ({"shared_expert": "routed"}, "dispatched to as one more expert"),

@@ -420,7 +420,7 @@ def test_too_few_requests_have_no_interval() -> None:
 def test_the_frame_has_a_row_a_batch_and_layer() -> None:
     result = simulate(phase="training")
     frame = result.to_frame()
-    assert frame.shape == (4 * 3, 11)
+    assert frame.shape == (4 * 3, 14)
     assert not frame.isna().any().any()
     np.testing.assert_array_equal(frame["batch"], np.repeat(range(4), 3))
     np.testing.assert_array_equal(frame["layer"], np.tile(range(3), 4))

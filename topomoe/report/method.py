@@ -20,6 +20,7 @@ def charged(config: dict[str, Any]) -> list[str]:
         if gather
         else "",
         _compute(config),
+        _capacity(config),
         "Backward, in training, is two more all-to-alls, both BF16 (the gradients of combine go "
         "out as dispatch did, those of dispatch come back as combine did), and twice the expert "
         "compute."
@@ -114,6 +115,20 @@ def _compute(config: dict[str, Any]) -> str:
     )
 
 
+def _capacity(config: dict[str, Any]) -> str:
+    dispatch = config.get("dispatch", {})
+    factor = float(dispatch.get("capacity_factor", 0.0))
+    overflow = str(dispatch.get("overflow", "none"))
+    if factor == 0 or overflow == "none":
+        return ""
+    rest = (
+        "the rest is dropped"
+        if overflow == "drop"
+        else "the rest goes to the next expert with room that the token lacks, or is dropped"
+    )
+    return f"An expert takes at most {factor:g} times the mean load of a batch, first come; {rest}."
+
+
 def _overlap(overlap: str, training: bool) -> str:
     if overlap == "none":
         return "Parts add up; nothing overlaps."
@@ -140,7 +155,10 @@ def left_out(config: dict[str, Any]) -> list[str]:
             str(config.get("normalise")),
             "budget of bandwidth or ports; what they cost is in the table per dollar and watt.",
         ),
-        "Accuracy: routing to replicas never changes which expert a token gets.",
+        "Accuracy: what dropped and re-routed pairs cost is not known; routing to replicas costs "
+        "nothing."
+        if _capacity(config)
+        else "Accuracy: routing to replicas never changes which expert a token gets.",
     ]
     if not config.get("trace"):
         sentences.append(

@@ -1,0 +1,1 @@
+"""Placements compared: batch by batch, in seconds, on a front, under shift."""

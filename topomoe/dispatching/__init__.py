@@ -1,0 +1,1 @@
+"""Which replica serves each token-expert pair, and what crosses the network."""
