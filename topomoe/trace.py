@@ -12,14 +12,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from topomoe.formats.arrays import AnyArray
 from topomoe.model import MODELS, MoEModel, model_preset
 from topomoe.routing_trace import Request, RoutingTrace
 from topomoe.topologies.errors import InputError
 from topomoe.trace_file import (
     MAX_EXPERT_ID,
-    AnyArray,
     RequestFile,
-    read_request_file,
     write_request_file,
 )
 
@@ -31,7 +30,10 @@ def load_trace(
 ) -> RoutingTrace:
     """Load a folder of `.npz` files, one a request (sorted by name), or a single file.
 
-    Each file has ``routed_experts`` [positions, layers, K], any integer type, and may have
+    SGLang's recorder dumps (``per_token``), the responses of SGLang and vLLM (`.json`, `.jsonl`),
+    vLLM's arrays (`.npy`) and moe-balance's lines are read too: see ``topomoe.formats.traces``.
+
+    An `.npz` file has ``routed_experts`` [positions, layers, K], any integer type, and may have
     ``request_id`` (else the file's name), ``domain`` (else "all"), ``prompt_token_ids``,
     ``output_token_ids``, ``routed_positions`` (else 0, 1, ...), ``prompt_len``, ``num_experts``
     and ``repetition``. Layers that read as expert 0 throughout are dense and dropped.
@@ -42,19 +44,13 @@ def load_trace(
 
     Raises InputError, naming the file and the field, for anything missing, damaged or out of range.
     """
-    folder = Path(path)
+    from topomoe.formats.traces import read_requests
+
     preset = None if model is None else model_preset(model)
-    if folder.is_dir():
-        paths = sorted(p for p in folder.glob("*.npz") if not p.name.startswith("."))
-        if not paths:
-            raise InputError(f"{folder}: no .npz file in this folder")
-    elif folder.is_file():
-        paths = [folder]
-    else:
-        raise InputError(f"{folder}: no such file or folder")
-    files = [read_request_file(p) for p in paths]
+    files, format_notes = read_requests(Path(path), preset)
     _check_agreement(files)
     experts, notes = _stack(files)
+    notes = [*format_notes, *notes]
     largest = int(experts.max())
     number, source = _count_experts(files, experts, largest, num_experts, preset)
     if source:

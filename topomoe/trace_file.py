@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import io
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from topomoe.formats.arrays import AnyArray, read_npz
 from topomoe.topologies.errors import InputError
 from topomoe.topologies.files import write_atomic
 
-AnyArray = NDArray[Any]
 KEYS = (
     "request_id",
     "domain",
@@ -28,7 +25,6 @@ KEYS = (
     "repetition",
 )
 MAX_EXPERT_ID = int(np.iinfo(np.int16).max)
-_UNREADABLE = (OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +78,7 @@ def read_request_file(path: Path) -> RequestFile:
         path=path,
         request_id=_text(path, fields, "request_id", path.stem),
         domain=_text(path, fields, "domain", "all"),
-        experts=_expert_ids(path, experts, position),
+        experts=expert_ids(path, experts, position),
         position=position,
         prompt_len=-1 if prompt_len is None else prompt_len,
         num_experts=_integer(path, fields, "num_experts", minimum=1),
@@ -101,29 +97,16 @@ def write_request_file(path: Path, fields: dict[str, AnyArray]) -> None:
 
 
 def _read_fields(path: Path) -> dict[str, AnyArray]:
-    name = "file"
     try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise InputError(f"{path}: is no .npz archive")
-        fields = {}
-        with archive:
-            for name in archive.files:
-                if name in KEYS:
-                    fields[name] = np.asarray(archive[name])
-    except InputError:
-        raise
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except (*_UNREADABLE, ValueError, MemoryError) as error:
-        if "allow_pickle" in str(error) and name != "file":
-            raise InputError(
-                f"{path}: field {name} holds Python objects, which are never loaded"
-            ) from error
-        why = "is empty" if path.is_file() and path.stat().st_size == 0 else "cannot be read"
-        where = "" if name == "file" else f" at field {name}"
-        raise InputError(f"{path}: {why}{where}: truncated or no .npz archive") from error
-    return fields
+        with path.open("rb") as file:
+            start = file.read(6)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    if not start:
+        raise InputError(f"{path}: is empty: truncated or no .npz archive")
+    if start == b"\x93NUMPY":
+        raise InputError(f"{path}: is no .npz archive")
+    return read_npz(path, KEYS)
 
 
 def _align(
@@ -165,7 +148,8 @@ def _align(
     return np.arange(rows, dtype=np.int32), complete and short == -1
 
 
-def _expert_ids(path: Path, experts: AnyArray, position: NDArray[np.int32]) -> NDArray[np.int16]:
+def expert_ids(path: Path, experts: AnyArray, position: NDArray[np.int32]) -> NDArray[np.int16]:
+    """Return ids [positions, layers, K] as int16; InputError names the position of a bad one."""
     outside = (experts < 0) | (experts > MAX_EXPERT_ID)
     if outside.any():
         row, layer, k = np.argwhere(outside)[0]

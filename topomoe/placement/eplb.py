@@ -31,7 +31,7 @@ def assign(problem: PlacementProblem) -> Slots:
     shape = (problem.num_layers, problem.num_slots)
     replica_expert = np.empty(shape, dtype=np.int32)
     replica_load = np.empty(shape)
-    _replicate(problem.load, problem.num_devices, replica_expert, replica_load)
+    replicate(problem.load, problem.num_devices, replica_expert, replica_load)
     slot_expert = replica_expert
     if problem.slots_per_device > 1:
         order = np.argsort(-replica_load, axis=1, kind="stable")
@@ -41,12 +41,13 @@ def assign(problem: PlacementProblem) -> Slots:
 
 
 @kernel
-def _replicate(
+def replicate(
     load: NDArray[np.float64],  # [M, E]
     most: int,  # replicas that one expert may have
     replica_expert: NDArray[np.int32],  # [M, S], written
     replica_load: NDArray[np.float64],  # [M, S], written
 ) -> None:
+    """Give each surplus slot to the expert with the largest load per replica."""
     layers, slots = replica_expert.shape
     experts = load.shape[1]
     count = np.empty(experts, dtype=np.int64)
