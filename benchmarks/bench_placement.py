@@ -7,7 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from topomoe.placement import place
+from topomoe.placement import PlacementOptions, place
+from topomoe.synthetic import calibrated_loads
 
 LAYERS, EXPERTS, DEVICES, SLOTS = 58, 256, 128, 384
 
@@ -46,11 +47,36 @@ def note_balance(benchmark: BenchmarkFixture, device_load: NDArray[np.float64]) 
     benchmark.extra_info["max/mean, worst layer"] = float(ratio.max())
 
 
-@pytest.mark.parametrize("method", ["exact", "eplb"])
+@pytest.mark.parametrize("method", ["exact", "eplb", "local-search"])
 def test_place(benchmark: BenchmarkFixture, load: NDArray[np.float64], method: str) -> None:
     """All layers in one call, compiled beforehand."""
     place(load, DEVICES, SLOTS, method=method)
     placement = benchmark(place, load, DEVICES, SLOTS, method=method)
+    note_balance(benchmark, placement.device_load(load))
+
+
+def test_local_search_on_calibrated_loads(benchmark: BenchmarkFixture) -> None:
+    """The same search on loads drawn like those of DeepSeek-V3."""
+    calibrated = calibrated_loads("deepseek-v3")
+    place(calibrated, DEVICES, SLOTS, method="local-search")
+    placement = benchmark(place, calibrated, DEVICES, SLOTS, method="local-search")
+    note_balance(benchmark, placement.device_load(calibrated))
+
+
+def test_local_search_to_a_tenth_of_a_percent(
+    benchmark: BenchmarkFixture, load: NDArray[np.float64]
+) -> None:
+    """Half the default tolerance."""
+    options = PlacementOptions(tolerance=0.001)
+    place(load, DEVICES, SLOTS, method="local-search", options=options)
+    placement = benchmark(place, load, DEVICES, SLOTS, method="local-search", options=options)
+    note_balance(benchmark, placement.device_load(load))
+
+
+def test_anneal(benchmark: BenchmarkFixture, load: NDArray[np.float64]) -> None:
+    """The yardstick of the local search."""
+    place(load[:1], DEVICES, SLOTS, method="anneal")
+    placement = benchmark.pedantic(place, (load, DEVICES, SLOTS), {"method": "anneal"}, rounds=1)
     note_balance(benchmark, placement.device_load(load))
 
 

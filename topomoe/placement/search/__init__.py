@@ -1,0 +1,1 @@
+"""Even shares: local search, annealing and a mixed-integer programme."""
