@@ -14,8 +14,20 @@ from topomoe.model import Device, MoEModel
 FloatArray = NDArray[np.float64]
 
 
+def roofline(model: MoEModel, device: Device) -> tuple[float, float]:
+    """Return the seconds of one token's FLOPs in one expert, and of reading the expert's weights.
+
+    Their ratio is the knee: an expert with fewer tokens takes as long as with one.
+    """
+    weights = model.expert_weight_bytes / device.memory_bandwidth
+    return model.expert_flops / device.flops(model), weights
+
+
 def expert_seconds(
-    tokens: NDArray[np.int64], model: MoEModel, device: Device, tile_tokens: int = 0
+    tokens: NDArray[np.int64] | FloatArray,
+    model: MoEModel,
+    device: Device,
+    tile_tokens: int = 0,
 ) -> FloatArray:
     """Return the seconds [...] that one expert needs for each entry of ``tokens`` [...].
 
@@ -23,9 +35,8 @@ def expert_seconds(
     without a token. ``tile_tokens`` rounds tokens up to whole GEMM tiles (0: no rounding).
     """
     padded = -(-tokens // tile_tokens) * tile_tokens if tile_tokens else tokens
-    arithmetic = padded * (model.expert_flops / device.flops(model))
-    weights = model.expert_weight_bytes / device.memory_bandwidth
-    return np.where(tokens > 0, np.maximum(arithmetic, weights), 0.0)
+    token_seconds, weight_seconds = roofline(model, device)
+    return np.where(tokens > 0, np.maximum(padded * token_seconds, weight_seconds), 0.0)
 
 
 def device_seconds(

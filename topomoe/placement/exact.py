@@ -114,7 +114,7 @@ def _balance(
                 slot_share[layer, slot:end],
             )
             slot = end
-        _fill(load[layer], per_device, slot_expert[layer], slot_share[layer])
+        fill_slots(load[layer], per_device, slot_expert[layer], slot_share[layer])
 
 
 @kernel
@@ -184,7 +184,7 @@ def _alias(
 
 
 @kernel
-def _fill(
+def fill_slots(
     load: NDArray[np.float64],  # [E]
     per_device: int,
     slot_expert: NDArray[np.int32],  # [S], -1 where a slot is left over; written

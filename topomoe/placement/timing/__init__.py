@@ -1,0 +1,1 @@
+"""Placements for the worst device's seconds, and their bound."""
