@@ -1,0 +1,1 @@
+"""Experts near their tokens: few bytes between rows of devices."""
