@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-ORIGINS = ("uniform", "round-robin", "domain-affine")
+ORIGINS = ("uniform", "round-robin", "domain-affine", "clustered")
 
 IntArray = NDArray[np.int64]
 
@@ -39,6 +39,21 @@ def domain_affine(
     turn[order] = np.arange(len(order)) - np.searchsorted(ordered, ordered)
     device = first * columns + turn % (count * columns)
     return np.asarray(device[piece], dtype=np.int32)
+
+
+def by_row(
+    piece: IntArray, preference: NDArray[np.int32], rows: int, columns: int
+) -> NDArray[np.int32]:
+    """Deal pieces to the devices of the rows that they prefer, every row with as many tokens.
+
+    ``piece`` [T] as above, ``preference`` [pieces, H] rows of the grid, best first. A piece goes to
+    the first of them that has room in the batch, else to the one with most room; there, to the
+    device with the fewest tokens.
+    """
+    from topomoe.clustering.token_clusters_kernel import deal_by_row
+
+    length = np.bincount(piece, minlength=len(preference))
+    return deal_by_row(length, preference, rows, columns)[piece].astype(np.int32)
 
 
 def domain_rows(mix: NDArray[np.float64], rows: int) -> IntArray:

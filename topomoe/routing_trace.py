@@ -47,6 +47,7 @@ class RoutingTrace:
     notes: tuple[str, ...] = ()  # what was adapted on loading
     prompt_token_ids: TokenIds | None = None
     output_token_ids: TokenIds | None = None
+    weight: NDArray[np.float64] | None = None  # [P], how often loads count a position; None: once
 
     @property
     def num_layers(self) -> int:
@@ -96,23 +97,30 @@ class RoutingTrace:
         )
 
     def load(self, layers: Sequence[int] | None = None) -> NDArray[np.float64]:
-        """Token-expert pairs of every layer (or of ``layers``) and expert, [M, E]."""
-        chosen = self.layer_indices(layers)
+        """Token-expert pairs of every layer (or of ``layers``) and expert by ``weight``, [M, E]."""
+        chosen, weight = self.layer_indices(layers), self._pair_weight()
         return np.stack(
-            [np.bincount(self.experts[m].ravel(), minlength=self.num_experts) for m in chosen]
+            [
+                np.bincount(self.experts[m].ravel(), weight, minlength=self.num_experts)
+                for m in chosen
+            ]
         ).astype(np.float64)
 
     def domain_load(self) -> NDArray[np.float64]:
-        """Token-expert pairs of every domain, layer and expert, [D, M, E]."""
+        """Token-expert pairs of every domain, layer and expert, [D, M, E], by ``weight``."""
         domains, experts = len(self.domain_names), self.num_experts
+        weight = self._pair_weight()
         offset = (self.position_domain.astype(np.int64) * experts)[:, None]
         counts = np.stack(
             [
-                np.bincount((layer + offset).ravel(), minlength=domains * experts)
+                np.bincount((layer + offset).ravel(), weight, minlength=domains * experts)
                 for layer in self.experts
             ]
         )
         return counts.reshape(-1, domains, experts).swapaxes(0, 1).astype(np.float64)
+
+    def _pair_weight(self) -> NDArray[np.float64] | None:
+        return None if self.weight is None else np.repeat(self.weight, self.top_k)
 
     def select(self, request_indices: ArrayLike) -> RoutingTrace:
         """Return the trace of these requests (indices into Q), in this order, all domains kept.
@@ -126,7 +134,7 @@ class RoutingTrace:
             raise InputError(f"request indices must be in 0..{self.num_requests - 1}")
         length = np.diff(self.request_start)[chosen]
         start = np.concatenate([[0], np.cumsum(length)])
-        take = np.arange(start[-1]) + np.repeat(self.request_start[chosen] - start[:-1], length)
+        take = self.positions_of(chosen)
         return replace(
             self,
             experts=np.ascontiguousarray(self.experts[:, take]),
@@ -138,7 +146,15 @@ class RoutingTrace:
             repetition=self.repetition[chosen],
             prompt_token_ids=_take(self.prompt_token_ids, chosen),
             output_token_ids=_take(self.output_token_ids, chosen),
+            weight=None if self.weight is None else self.weight[take],
         )
+
+    def positions_of(self, request_indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the positions, indices into P, of these requests one after another."""
+        length = np.diff(self.request_start)[request_indices]
+        start = np.cumsum(length) - length
+        first = self.request_start[request_indices] - start
+        return np.asarray(np.arange(int(length.sum())) + np.repeat(first, length))
 
     def filter(
         self,
@@ -231,6 +247,7 @@ class RoutingTrace:
             experts=np.ascontiguousarray(self.experts[:, keep]),
             position=self.position[keep],
             request_start=start,
+            weight=None if self.weight is None else self.weight[keep],
         )
         return trace.select(np.flatnonzero(np.diff(start)))
 

@@ -89,22 +89,23 @@ def autocorrelation(series: ArrayLike, lags: Sequence[int]) -> FloatArray:
     return _ratio(np.array(product), np.asarray(variance), idle=1.0)
 
 
-def co_activation(trace: RoutingTrace, layer: int) -> tuple[NDArray[np.int64], FloatArray]:
+def co_activation(trace: RoutingTrace, layer: int) -> tuple[FloatArray, FloatArray]:
     """Return how often two experts of a layer serve the same token: (counts, lift), both [E, E].
 
-    ``counts[i, j]`` is the number of tokens that chose both; the diagonal holds each expert's own
-    tokens c_i. ``lift[i, j]`` is counts[i, j] over a c_i c_j, where the factor a makes the expected
-    pairs as many as the observed ones: independence given the marginal loads, no expert twice. It
-    is NaN on the diagonal and where an expert is never chosen.
+    ``counts[i, j]`` is the number of tokens that chose both, by the trace's weight; the diagonal
+    holds each expert's own tokens c_i. ``lift[i, j]`` is counts[i, j] over a c_i c_j, where the
+    factor a makes the expected pairs as many as the observed ones: independence given the marginal
+    loads, no expert twice. It is NaN on the diagonal and where an expert is never chosen.
     """
     chosen = trace.experts[trace.layer_indices([layer])[0]].astype(np.int64)
     experts = trace.num_experts
-    counts = np.zeros(experts * experts, dtype=np.int64)
+    weight = None if trace.weight is None else np.repeat(trace.weight, trace.top_k)
+    counts = np.zeros(experts * experts)
     for k in range(trace.top_k):
         pair = (chosen[:, k, None] * experts + chosen).ravel()
-        counts += np.bincount(pair, minlength=experts * experts)
+        counts += np.bincount(pair, weight, minlength=experts * experts)
     table = counts.reshape(experts, experts)
-    tokens = np.diagonal(table).astype(np.float64)
+    tokens = np.diagonal(table).copy()
     expected = np.outer(tokens, tokens)
     np.fill_diagonal(expected, 0.0)
     if trace.top_k > 1:

@@ -7,7 +7,7 @@ a percentile; ``coverage`` tells how many distinct requests and tokens stand beh
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, repeat
 
 import numpy as np
@@ -36,7 +36,7 @@ class WorkloadSettings:
     batch_tokens: int = 16384
     """Tokens a batch over all devices (its mean, where arrivals vary)."""
     origins: str = "uniform"
-    """Device a token starts on: uniform, round-robin or domain-affine (needs a grid)."""
+    """Device a token starts on: uniform, round-robin, or on a grid domain-affine or clustered."""
     schedule: str = "trace"
     """Domain mix over time: as in the trace, in phases of one dominant domain, or drift."""
     phase_batches: int = 15
@@ -106,9 +106,10 @@ def make_batches(
     grid: tuple[int, int] | None,
     settings: WorkloadSettings,
     rng: np.random.Generator,
+    home_rows: NDArray[np.int32] | None = None,
 ) -> list[Batch]:
     """Return ``settings.batches`` batches; see ``iter_batches``."""
-    stream = iter_batches(trace, num_devices, grid, settings, rng)
+    stream = iter_batches(trace, num_devices, grid, settings, rng, home_rows)
     return list(islice(stream, settings.batches))
 
 
@@ -118,6 +119,7 @@ def iter_batches(
     grid: tuple[int, int] | None,
     settings: WorkloadSettings,
     rng: np.random.Generator,
+    home_rows: NDArray[np.int32] | None = None,
 ) -> Iterator[Batch]:
     """Yield batches without end; the first ones are the same however many are taken.
 
@@ -130,9 +132,13 @@ def iter_batches(
     With ``round-robin`` origins, pieces are dealt to devices in turn: a piece is one token in
     decode, else at most ceil(T/N) positions of a request. ``domain-affine`` deals them over the
     rows of the grid that belong to the domain, as ``origins.domain_rows`` shares them out by each
-    domain's share of the tokens under the trace's own mix, whatever the schedule.
+    domain's share of the tokens under the trace's own mix, whatever the schedule. ``clustered``
+    deals pieces to the rows of the grid that ``home_rows`` [P] or, best first, [P, H] names for the
+    first position that the batch has of the request: what comes later in the batch has no say. All
+    rows get as many tokens; see ``home_rows.cluster_rows``.
 
-    Raises InputError where the grid does not match the devices, or ``domain-affine`` lacks one.
+    Raises InputError where the grid does not match the devices, ``domain-affine`` lacks one, or
+    ``clustered`` lacks one or rows of it for every position.
     """
     if num_devices < 1:
         raise InputError(f"devices must be >= 1, got {num_devices}")
@@ -140,15 +146,58 @@ def iter_batches(
         raise InputError(
             f"grid must be rows x columns = devices, got {grid[0]}x{grid[1]} and {num_devices}"
         )
-    if grid is None and settings.origins == "domain-affine":
-        raise InputError("origins = domain-affine needs a grid")
+    if grid is None and settings.origins in ("domain-affine", "clustered"):
+        raise InputError(f"origins = {settings.origins} needs a grid")
+    if grid is not None and settings.origins == "clustered":
+        home_rows = _checked_rows(home_rows, trace.num_positions, grid[0])
     mixes_rng, arrivals_rng, batches_rng = rng.spawn(3)
     mix = _base_mix(trace)
     sampler = Sampler.of(trace, _PART[settings.phase])
-    rows = origins.domain_rows(sampler.traffic(mix), grid[0]) if grid is not None else None
+    # A request gives a batch one token in decode, else as many as it has positions.
+    share = mix if settings.phase == "decode" else sampler.traffic(mix)
+    rows = origins.domain_rows(share, grid[0]) if grid is not None else None
     mixes = _mixes(settings, mix, mixes_rng)
     sizes = _sizes(settings, arrivals_rng)
-    return _generate(sampler, num_devices, grid, settings, rows, mixes, sizes, batches_rng)
+    return _generate(
+        sampler, num_devices, grid, settings, rows, home_rows, mixes, sizes, batches_rng
+    )
+
+
+def _checked_rows(
+    home_rows: NDArray[np.int32] | None, positions: int, rows: int
+) -> NDArray[np.int32]:
+    """Return ``home_rows`` as [P, H]; InputError where they are not rows of every position."""
+    if home_rows is None:
+        raise InputError(
+            "origins = clustered needs home_rows, the rows where each position starts: simulate() "
+            "takes them, topomoe study and placements make them"
+        )
+    given = np.asarray(home_rows)
+    if given.ndim not in (1, 2) or len(given) != positions or not given.size:
+        raise InputError(
+            f"home_rows must be [P] or [P, H] with P={positions}, got shape {given.shape}"
+        )
+    if not np.issubdtype(given.dtype, np.integer) or given.min() < 0 or given.max() >= rows:
+        raise InputError(f"home_rows must be integers in 0..{rows - 1}")
+    return np.ascontiguousarray(given.reshape(positions, -1), dtype=np.int32)
+
+
+def as_served(trace: RoutingTrace, phase: str) -> RoutingTrace:
+    """Return the trace with each position weighted by how often batches of ``phase`` draw it.
+
+    Its loads, and all placements made from it, are then those that the workload expects. Decode
+    draws requests evenly and one output position of each, so that a position of a long request
+    counts less; prefill and training draw whole requests. Weights have mean 1. Raises InputError
+    for an unknown phase.
+    """
+    if phase not in PHASES:
+        raise unknown("phase", phase, PHASES)
+    sampler = Sampler.of(trace, _PART[phase])
+    each = 1.0 / sampler.length if phase == "decode" else np.ones(trace.num_requests)
+    inside = np.arange(trace.num_positions) - np.repeat(sampler.first, np.diff(trace.request_start))
+    drawn = (inside >= 0) & (inside < sampler.length[trace.position_request])
+    weight = np.where(drawn, each[trace.position_request], 0.0)
+    return replace(trace, weight=weight / weight.mean())
 
 
 def workload_notes(trace: RoutingTrace, settings: WorkloadSettings) -> tuple[str, ...]:
@@ -177,6 +226,7 @@ def _generate(
     grid: tuple[int, int] | None,
     settings: WorkloadSettings,
     rows: NDArray[np.int64] | None,
+    home_rows: NDArray[np.int32] | None,
     mixes: Iterator[NDArray[np.float64]],
     sizes: Iterator[int],
     rng: np.random.Generator,
@@ -187,6 +237,7 @@ def _generate(
             positions, request = sampler.tokens(tokens, mix, batch_rng)
             piece = np.arange(tokens)
             piece_request = request
+            known = positions
         else:
             first, length, request = sampler.runs(tokens, mix, batch_rng)
             start = np.cumsum(length) - length
@@ -196,8 +247,11 @@ def _generate(
             pieces = -(-length // longest)
             piece = np.repeat(np.cumsum(pieces) - pieces, length) + offset // longest
             piece_request = np.repeat(request, pieces)
+            known = np.repeat(first, pieces)  # the run's first position, for all of its pieces
         if settings.origins == "uniform":
             origin = origins.uniform(tokens, num_devices, batch_rng)
+        elif settings.origins == "clustered" and home_rows is not None and grid is not None:
+            origin = origins.by_row(piece, home_rows[known], *grid)
         elif settings.origins == "round-robin" or grid is None or rows is None:
             origin = origins.round_robin(piece, num_devices)
         else:

@@ -24,6 +24,7 @@ from topomoe.workload import (
     SCHEDULES,
     Batch,
     WorkloadSettings,
+    as_served,
     coverage,
     iter_batches,
     make_batches,
@@ -53,9 +54,10 @@ def make_trace(domains: list[int] = DOMAINS, prompt_len: int = -1) -> RoutingTra
 
 def batches(seed: int = 0, trace: RoutingTrace | None = None, **fields: Any) -> list[Batch]:
     fields = {"batches": 20, "batch_tokens": 100} | fields
-    return make_batches(
-        trace or make_trace(), 8, GRID, WorkloadSettings(**fields), np.random.default_rng(seed)
-    )
+    trace = trace or make_trace()
+    rng = np.random.default_rng(seed)
+    homes = trace.position_request % GRID[0] if fields.get("origins") == "clustered" else None
+    return make_batches(trace, 8, GRID, WorkloadSettings(**fields), rng, homes)
 
 
 def same(a: Batch, b: Batch) -> bool:
@@ -372,3 +374,31 @@ def test_real_traces_fill_hundreds_of_batches_from_all_their_requests(
     requests, positions = coverage(trace, run)
     assert requests == trace.num_requests
     assert positions > 0.9 * trace.num_positions
+
+
+def test_served_loads_are_those_that_batches_draw_on_average() -> None:
+    trace = make_trace(prompt_len=3)
+    for phase in PHASES:
+        served = as_served(trace, phase)
+        assert served.weight is not None
+        assert served.weight.mean() == pytest.approx(1)
+        run = batches(trace=trace, phase=phase, batches=60, batch_tokens=4000)
+        drawn = np.zeros(trace.num_positions)
+        for batch in run:
+            drawn += np.bincount(batch.positions, minlength=trace.num_positions)
+        np.testing.assert_allclose(drawn / drawn.mean(), served.weight, atol=0.12)
+
+
+def test_decode_counts_requests_alike_and_other_phases_their_positions() -> None:
+    trace = make_trace()
+    decode, training = as_served(trace, "decode"), as_served(trace, "training")
+    assert decode.weight is not None
+    by_request = np.bincount(trace.position_request, decode.weight)
+    np.testing.assert_allclose(by_request, trace.num_positions / trace.num_requests)
+    np.testing.assert_allclose(training.load(), trace.load())
+    np.testing.assert_allclose(decode.load().sum(axis=1), trace.load().sum(axis=1))
+    np.testing.assert_allclose(decode.domain_load().sum(axis=0), decode.load())
+    half = decode.select([3, 1])
+    np.testing.assert_allclose(half.weight, decode.weight[trace.positions_of(np.array([3, 1]))])
+    with pytest.raises(InputError, match="unknown phase 'decod'"):
+        as_served(trace, "decod")
