@@ -1,0 +1,1 @@
+"""Placements for loads not seen: robust, rebalanced, updated while serving."""
