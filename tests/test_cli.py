@@ -27,6 +27,7 @@ COMMANDS = (
     "simulate",
     "network",
     "place",
+    "placements",
     "trace",
     "train",
     "evaluate",
@@ -299,7 +300,7 @@ def test_simulate_takes_the_placement_that_place_wrote(
     topomoe: Call, traces: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "deep" / "placement.npz"
-    words = f"place --trace {traces} --devices 8 --slots 16 --method exact --out {file}"
+    words = f"place --trace {traces} --devices 8 --slots 16 --phase decode --out {file}"
     status, out, err = topomoe(*shlex.split(words))
     assert status == 0, err
     assert f"placement: {file}" in out

@@ -36,6 +36,7 @@ BASE = {
     "simulate": f"{STEPS} --out {{out}}",
     "network": "--grid 2x4 --demand uniform --out {out}",
     "place": "--trace {bad}/good --devices 8 --slots 16 --out {out}",
+    "placements": f"{STEPS} --methods contiguous --parts method --out {{out}}",
     "trace": "--out {out}",
     "train": f"{TRAIN} --out {{out}}",
     "evaluate": f"{SCENARIO} --out {{out}}",
@@ -159,6 +160,20 @@ def write_others(root: Path) -> None:
     }
     for name, text in prices.items():
         (root / f"prices-{name}.toml").write_text(text)
+    loads = np.ones((2, 3, 8))
+    nan, minus, zero = loads.copy(), loads.copy(), loads.copy()
+    nan[1, 2, 4] = np.nan
+    minus[0, 1, 3] = -2
+    zero[:] = 0
+    for name, load in {"fine": loads, "nan": nan, "minus": minus, "zero": zero}.items():
+        np.save(root / f"load-{name}.npy", load)
+    np.save(root / "load-object.npy", np.array([Bomb(root / CANARY)]), allow_pickle=True)
+    np.save(root / "load-flat.npy", np.ones((2, 2, 3, 8)))
+    whole = (root / "load-fine.npy").read_bytes()
+    (root / "load-half.npy").write_bytes(whole[: len(whole) // 2])
+    (root / "load-pickle.pt").write_bytes(pickle.dumps(Bomb(root / CANARY)))
+    (root / "load-half.json").write_text('[{"logical_count": [[1, 2')
+    (root / "location-yaml.yaml").write_text(f"!!python/object/apply:os.mkdir ['{root}/{CANARY}']")
     (root / "folder.csv").mkdir()
     (root / "arrivals.csv").write_text("time\n1\nsoon\n")
     (root / "column.csv").write_text("when\n1\n")
@@ -174,7 +189,8 @@ def write_runs(root: Path, call: Call) -> None:
         f"simulate {STEPS} --out {root}/simulate",
         f"train {TRAIN} --out {root}/train",
         f"train {TRAIN} --configurations mesh,rows --out {root}/other",
-        f"place --trace {root}/good --devices 4 --slots 8 --out {root}/four.npz",
+        f"place --trace {root}/good --devices 4 --slots 8 --out {root}/four.npz --figure none",
+        f"place --trace {root}/good --devices 8 --slots 16 --out {root}/eight.npz --figure none",
     ):
         status, _, err = call(*shlex.split(words))
         assert status == 0, err
@@ -251,8 +267,8 @@ TRACES: dict[str, tuple[str, ...]] = {
     "{bad}/empty": ("{bad}/empty", "no .npz file"),
     "{bad}/truncated": ("{bad}/truncated/0.npz", "truncated"),
     "{bad}/zero": ("{bad}/zero/0.npz", "is empty"),
-    "{bad}/object": ("{bad}/object/0.npz", "routed_experts holds Python objects", "never loaded"),
-    "{bad}/object-id": ("0.npz", "request_id holds Python objects", "never loaded"),
+    "{bad}/object": ("{bad}/object/0.npz", "routed_experts: holds Python objects", "never loaded"),
+    "{bad}/object-id": ("0.npz", "request_id: holds Python objects", "never loaded"),
     "{bad}/pickle-folder": ("{bad}/pickle-folder/0.npz", "no .npz archive"),
     "{bad}/pickle.npz": ("{bad}/pickle.npz", "no .npz archive"),
     "{bad}/other-key": ("{bad}/other-key/0.npz", "no field routed_experts"),
@@ -387,8 +403,8 @@ SIMULATE_CASES: dict[str, tuple[str, ...]] = {
     "--placement {bad}/none.npz": ("{bad}/none.npz: no such placement file",),
     "--placement {bad}/truncated/0.npz": ("{bad}/truncated/0.npz: not a readable placement",),
     "--placement {bad}/good/0.npz": ("{bad}/good/0.npz: no field 'slot_expert'",),
-    "--placement {bad}/pickle.npz": ("{bad}/pickle.npz: not a readable placement", "plain arrays"),
-    "--placement {bad}/four.npz": ("group 0 has 8 devices, its placement 4",),
+    "--placement {bad}/pickle.npz": ("{bad}/pickle.npz: not a readable placement",),
+    "--placement {bad}/four.npz": ("{bad}/four.npz: is for 4 devices, not 8",),
     "--groups 0": ("groups must be >= 1, got 0",),
     "--groups 3": ("groups must divide devices", "groups=3", "devices=8"),
     "--group-layout scatter": ("unknown group layout 'scatter'; did you mean 'scattered'?",),
@@ -524,7 +540,34 @@ OTHERS: dict[str, tuple[str, ...]] = {
     "place --slots 17": ("slots must be a multiple of devices", "slots=17", "devices=8"),
     "place --slots -8": ("slots must be >= 0, got -8",),
     "place --devices 0": ("devices must be >= 1, got 0",),
-    "place --devices x": ("--devices", "integer"),
+    "place --devices x": ("--devices must be a whole number, got 'x'",),
+    "place --grid 4x4": ("grid must have as many places as devices", "4x4", "devices=8"),
+    "place --grid 8": ("grid must be rows x columns", "'8'"),
+    "place --trace ''": ("give --trace or --load, not both or neither",),
+    "place --load {bad}/load-fine.npy": ("give --trace or --load, not both or neither",),
+    "place --shared-expert routd": ("unknown shared_expert 'routd'; did you mean 'routed'?",),
+    "place --shared-expert routed": ("routed needs a model with one shared expert", "mixtral"),
+    "place --format sglnag": ("unknown", "'sglnag'; did you mean 'sglang'?"),
+    "place --figure p.svg": ("figure must end in .png or .pdf, got p.svg",),
+    "place --figure {bad}/file/p.png": ("--figure: {bad}/file is a file, not a folder",),
+    "place --device h101": ("unknown device 'h101'",),
+    "place --objective best": ("unknown objective 'best'",),
+    "place --sweeps 0": ("sweeps must be >= 1, got 0",),
+    "place --config {bad}/unknown-key.toml": ("unknown-key.toml: unknown key 'slotz'",),
+    "place --previous {bad}/none.npz": ("{bad}/none.npz",),
+    "place --previous {bad}/pickle.npz": ("{bad}/pickle.npz",),
+    "place --previous {bad}/four.npz": ("{bad}/four.npz", "devices"),
+    "place --previous {bad}/location-yaml.yaml": ("location-yaml.yaml",),
+    "placements --methods exat": ("unknown placement method 'exat'; did you mean 'exact'?",),
+    "placements --methods eplb,eplb": ("methods must not name anything twice, got eplb,eplb",),
+    "placements --parts metod": ("unknown part 'metod'; did you mean 'method'?",),
+    "placements --slots 4": ("slots must be >= experts", "slots=4", "experts=8"),
+    "placements --slots 17": ("slots must be a multiple of devices", "slots=17", "devices=8"),
+    "placements --topologies tours": ("unknown topology 'tours'; did you mean 'torus'",),
+    "placements --tokens 0": ("tokens must be >= 1, got 0",),
+    "placements --trace {bad}/good --model mixtral-8x7b": ("trace must hold at least 3 requests",),
+    "placements --out {bad}/study": ("already holds a run; --overwrite replaces it",),
+    "placements --out {bad}/foreign": ("{bad}/foreign is not empty and holds no run",),
     "place --seed -1": ("seed must be >= 0, got -1",),
     "place --method exat": ("unknown placement method 'exat'; did you mean 'exact'?",),
     "place --model mixtral": ("unknown model 'mixtral'; did you mean 'mixtral-8x7b'?",),
@@ -543,6 +586,27 @@ OTHERS: dict[str, tuple[str, ...]] = {
     "trace {bad}/good --out {bad}/truncated": ("{bad}/truncated: holds files of another trace",),
 }
 
+# Recorded loads: what place says of --load FILE.
+LOADS: dict[str, tuple[str, ...]] = {
+    "{bad}/none.npy": ("{bad}/none.npy",),
+    "{bad}/load-nan.npy": ("{bad}/load-nan.npy", "nan"),
+    "{bad}/load-minus.npy": ("{bad}/load-minus.npy", "-2"),
+    "{bad}/load-zero.npy": ("{bad}/load-zero.npy", "all zero"),
+    "{bad}/load-object.npy": ("{bad}/load-object.npy",),
+    "{bad}/load-flat.npy": ("{bad}/load-flat.npy",),
+    "{bad}/load-half.npy": ("{bad}/load-half.npy",),
+    "{bad}/load-pickle.pt": ("{bad}/load-pickle.pt",),
+    "{bad}/load-half.json": ("{bad}/load-half.json",),
+    "{bad}/load-fine.npy --model deepseek-v3": (
+        "load-fine.npy: load must have the 58 MoE layers of deepseek-v3",
+        "3",
+    ),
+    "{bad}/load-fine.npy --slots 4": ("slots must be >= experts, got slots=4 and experts=8",),
+    "{bad}/load-fine.npy --slots 17": ("slots must be a multiple of devices",),
+    "{bad}/load-fine.npy --shared-expert routed": ("routed needs a model",),
+    "{bad}/load-fine.npy --previous {bad}/eight.npz": ("{bad}/eight.npz", "3 layers", "32"),
+}
+
 
 def cases() -> list[tuple[str, tuple[str, ...]]]:
     found = []
@@ -553,6 +617,7 @@ def cases() -> list[tuple[str, tuple[str, ...]]]:
             found += [(f"{command} {option}{path}", say) for path, say in TRACES.items()]
     for command in ("study --topologies", "simulate --topology"):
         found += [(f"{command} {path}", say) for path, say in EDGES.items()]
+    found += [(f"place --trace '' --load {words}", say) for words, say in LOADS.items()]
     for command, table in (
         ("study", STUDY_CASES),
         ("simulate", SIMULATE_CASES),
@@ -613,6 +678,10 @@ def test_no_bad_input_ran_what_it_holds(bad: Path, topomoe: Call, tmp_path: Path
             f"simulate {STEPS} --placement {path}",
         ):
             assert topomoe(*words.split())[0] == 2
+    for path in (bad / "load-pickle.pt", bad / "load-object.npy", bad / "location-yaml.yaml"):
+        assert topomoe("place", "--load", path)[0] == 2
+        words = f"place --trace {bad / 'good'} --devices 8 --previous {path}"
+        assert topomoe(*words.split())[0] == 2
     for name in ("agent-pickle", "problem-pickle", "problem-object"):
         words = f"evaluate --agents {bad / name} --out {tmp_path / 'out'}"
         assert topomoe(*words.split())[0] == 2

@@ -37,6 +37,7 @@ SMALLER = {
     "trace": "--requests 8 --positions 24",
     "train": f"{SCENARIO} --timesteps 2048 --copies 16",
     "evaluate": SCENARIO,
+    "placements": "--batches 2 --batch-tokens 256",
     "delays": "--layers 2 --steps 2 --prefill-tokens 512 --decode-tokens 512 "
     "--training-tokens 512 --row-tokens 128 --pool 2 --epochs 20 --points-per-decade 1 "
     "--clusters 1 --methods b-matching --wiring-routing default",

@@ -18,6 +18,7 @@ import typer
 from topomoe.commands.settings import EvaluateSettings, TrainSettings
 from topomoe.envs.delay_sweep_settings import DelaySweepSettings
 from topomoe.network_settings import NetworkSettings
+from topomoe.place_settings import PlacementsSettings, PlaceSettings
 from topomoe.settings import flag_parameters, merge, to_dict
 from topomoe.simulate_settings import SimulateSettings
 from topomoe.study_settings import StudySettings
@@ -158,40 +159,82 @@ def network(
 
 
 @app.command()
+@with_flags(PlaceSettings)
 def place(
-    trace: Annotated[str, typer.Option("--trace", help="Folder of routing traces (.npz).")],
-    devices: Annotated[int, typer.Option("--devices", help="Devices.", metavar="N")] = 128,
-    slots: Annotated[
-        int, typer.Option("--slots", help="Slots on all devices; 0: least for exact balance.")
-    ] = 0,
-    method: Annotated[str, typer.Option("--method", help="Placement method.")] = "exact",
-    test_fraction: Annotated[
-        float, typer.Option("--test-fraction", help="Requests held out to score it on.")
-    ] = 0.5,
-    model: Annotated[str, typer.Option("--model", help="Model preset of the trace.")] = "",
-    seed: Annotated[int, typer.Option("--seed", help="Seed of every random draw.")] = 0,
     out: Annotated[
-        str, typer.Option("--out", help="File for the placement (.npz).", metavar="FILE")
+        str, typer.Option("--out", help="File for the placement; none: print.", metavar="FILE")
     ] = "",
+    config: Config = None,
+    **flags: Any,
 ) -> None:
-    """Place the experts of a trace, with a certificate.
+    """Place the experts of a trace or of recorded loads, with a certificate.
 
-    topomoe place --trace path/to/traces --devices 64 --slots 128 --method exact --out p.npz
+    topomoe place --trace path/to/traces --grid 8x8 --slots 128 --method exact --out p.npz
     """
-    from topomoe.commands.place import place_with_certificate
-    from topomoe.placement import save_placement
-    from topomoe.topologies.files import check_target
-
-    if out:
-        check_target(Path(out), "--out")
-    placement, rows = place_with_certificate(
-        trace, devices, slots, method, test_fraction, model or None, seed
+    settings = merge(PlaceSettings, config, flags)
+    from topomoe.commands.place import (
+        BeforeAfter,
+        certificate_rows,
+        check_output,
+        migration_row,
+        prepare_place,
+        run_place,
     )
+    from topomoe.placement import save_placement
+
+    figure = check_output(settings, out)
+    given = prepare_place(settings)
+    before, placement = run_place(settings, given)
+    picture = BeforeAfter.of(settings, given, before, placement)
+    notes = given.notes
     if out:
-        save_placement(placement, Path(out))
-    say_table(f"{method}: {placement.num_slots} slots on {devices} devices", rows)
-    if out:
-        typer.echo(f"placement: {out}")
+        notes += save_placement(placement, out, settings.format, given.model, given.training)
+    if figure:
+        picture.draw(figure)
+    say_all(notes)
+    say_table(
+        f"{settings.method}: {placement.num_slots} slots on {given.devices} devices",
+        certificate_rows(settings, given, before, placement),
+    )
+    if given.previous is not None:
+        say_table(f"Moving from {settings.previous}", [migration_row(given, placement)])
+    for line in picture.text():
+        typer.echo(line)
+    for name, path in (("placement", out), ("figure", figure)):
+        if path:
+            typer.echo(f"{name}: {path}")
+
+
+@app.command()
+@with_flags(PlacementsSettings)
+def placements(
+    out: Out = "runs/placements",
+    config: Config = None,
+    overwrite: Overwrite = False,
+    **flags: Any,
+) -> None:
+    """Compare placement methods: balance, traffic, step time, migration, shift, speed.
+
+    topomoe placements --trace path/to/traces --grid 8x8 --slots 128 --out runs/placements
+    """
+    settings = merge(PlacementsSettings, config, flags)
+    from topomoe.commands.placements import prepare_placements, run_placements, write_placements
+    from topomoe.progress import progress_bars
+    from topomoe.run_folder import RunFolder
+    from topomoe.tables_placement import printed_tables, write_placement_tables
+
+    RunFolder.vacant(out, "placements", overwrite=overwrite)
+    given = prepare_placements(settings)
+    with progress_bars() as progress:
+        found = run_placements(settings, given, progress)
+    folder = write_placements(settings, given, found, out, overwrite)
+    write_placement_tables(folder)
+    say_all(given.notes)
+    for title, rows in printed_tables(folder):
+        say_table(title, rows)
+    draw(folder)
+    typer.echo(f"figures: {folder.path / 'figures'}")
+    typer.echo(f"tables: {folder.path / 'tables'}")
 
 
 @app.command()
@@ -371,6 +414,10 @@ def draw(folder: Any) -> list[Path]:
         from topomoe.plots.reconfiguration_delay import draw_delays
 
         return draw_delays(folder)
+    if kind == "placements":
+        from topomoe.plots.placement_figures import draw_placements
+
+        return draw_placements(folder)
     raise InputError(f"{folder.path}: a run of kind {kind!r} has no figures")
 
 
@@ -402,10 +449,11 @@ def say_table(title: str, rows: list[dict[str, str]]) -> None:
     table = table_of(names, [list(row.values()) for row in rows])
     if width_of(table) > console.width:
         header = [names[0], *(row[names[0]] for row in rows)]
-        table = table_of(header, [[n, *(row[n] for row in rows)] for n in names[1:]])
+        turned = table_of(header, [[n, *(row[n] for row in rows)] for n in names[1:]])
+        table = min(table, turned, key=width_of)
     console.print(title, soft_wrap=True)
     # A table still wider than the terminal keeps its numbers whole: the terminal wraps its lines.
-    console.print(table, width=max(console.width, width_of(table)), crop=False, no_wrap=True)
+    Console(width=max(console.width, width_of(table))).print(table, crop=False, no_wrap=True)
 
 
 def main() -> None:

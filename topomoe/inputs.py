@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from topomoe.model import MoEModel, match_model, model_preset
+from topomoe.model import MODELS, MoEModel, match_model, model_preset
 from topomoe.network_settings import NetworkSettings
+from topomoe.place_settings import PlacementsSettings
 from topomoe.simulate_settings import SimulateSettings
 from topomoe.step import FloatArray
 from topomoe.study_settings import StudySettings
@@ -40,8 +41,41 @@ def expert_load(trace: RoutingTrace, shared_expert: str) -> FloatArray:
     load = trace.load()
     if shared_expert == "local":
         return load
-    tokens = np.full((trace.num_layers, 1), float(trace.num_positions))
+    tokens = load.sum(axis=1, keepdims=True) / trace.top_k
     return np.concatenate([load, tokens], axis=1)
+
+
+def placement_source(trace: RoutingTrace, shared_expert: str) -> RoutingTrace | FloatArray:
+    """Return what a placement is made from: the trace, which some methods read, or its loads.
+
+    Of a routed shared expert the trace knows nothing, so that only loads can hold it.
+    """
+    return trace if shared_expert == "local" else expert_load(trace, shared_expert)
+
+
+def find_model(
+    preset: str, num_layers: int, num_experts: int, top_k: int | None = None
+) -> MoEModel | None:
+    """Return the named model, else the only preset of that shape; None where there is none.
+
+    A placement needs no model: only bytes and engines' files do. Raises InputError where the named
+    model has another top-k.
+    """
+    if preset:
+        model = model_preset(preset)
+        if top_k is not None and model.top_k != top_k:
+            raise InputError(
+                f"model must have the trace's top-k of {top_k}, {model.name} has {model.top_k}"
+            )
+        return model
+    found = [
+        model
+        for model in MODELS.values()
+        if model.num_layers == num_layers
+        and num_experts == model.num_experts
+        and top_k in (None, model.top_k)
+    ]
+    return found[0] if len(found) == 1 else None
 
 
 def load_or_make(
@@ -63,21 +97,14 @@ def load_or_make(
     if node_limit:
         raise InputError("node_limit is for synthetic traces: a recorded one is as its router was")
     trace = load_trace(folder, model=preset or None)
-    if preset:
-        model = model_preset(preset)
-        if model.top_k != trace.top_k:
-            raise InputError(
-                f"model must have the trace's top-k of {trace.top_k}, "
-                f"{model.name} has {model.top_k}"
-            )
-        return model, trace
-    return match_model(trace.num_layers, trace.num_experts, trace.top_k), trace
+    shape = trace.num_layers, trace.num_experts, trace.top_k
+    return find_model(preset, *shape) or match_model(*shape), trace
 
 
 def build_topology(
     name: str,
     grid: tuple[int, int],
-    settings: StudySettings | SimulateSettings | NetworkSettings,
+    settings: StudySettings | SimulateSettings | NetworkSettings | PlacementsSettings,
     demand: FloatArray | None = None,
     node_size: int = 0,
 ) -> Topology:
@@ -125,7 +152,7 @@ def check_circuits(name: str, grid: tuple[int, int], chosen: bool = False) -> No
 
 
 def topology_at_budget(
-    settings: StudySettings | SimulateSettings,
+    settings: StudySettings | SimulateSettings | PlacementsSettings,
     name: str,
     grid: tuple[int, int],
     demand: FloatArray | None = None,
@@ -142,7 +169,9 @@ def topology_at_budget(
     return topology
 
 
-def scale_note(settings: StudySettings | SimulateSettings, topology: Topology) -> tuple[str, ...]:
+def scale_note(
+    settings: StudySettings | SimulateSettings | PlacementsSettings, topology: Topology
+) -> tuple[str, ...]:
     """Return what to tell of a topology from a file: how its capacities were brought to budget."""
     scale = topology.parameters.get("scale", 1.0)
     if scale == 1.0:

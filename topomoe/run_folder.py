@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 CONFIG = "config.toml"
 PARTS = ".parts"
 RESUMABLE = ("study", "train")
-HAS_RECORDS = ("study", "train", "evaluate")
+HAS_RECORDS = ("study", "train", "evaluate", "placements")
 _OWN = (
     CONFIG,
     PARTS,
     "results.parquet",
     "results.csv",
+    "timing.csv",
     "figures",
     "tables",
     "report.html",

@@ -29,7 +29,15 @@ _QUANTITIES: Mapping[str, tuple[str, Callable[[float], str]]] = {
 
 
 def field_docs(cls: type) -> dict[str, str]:
-    """Return the string under each field of a dataclass, on one line."""
+    """Return the string under each field of a dataclass, inherited ones too, on one line."""
+    docs: dict[str, str] = {}
+    for owner in reversed(cls.__mro__):
+        if "__dataclass_fields__" in vars(owner):
+            docs |= _own_docs(owner)
+    return docs
+
+
+def _own_docs(cls: type) -> dict[str, str]:
     tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
     body = tree.body[0].body  # type: ignore[attr-defined]
     docs = {}
@@ -242,4 +250,6 @@ def _metavar(kind: Any) -> str:
         return "A,B"
     if get_origin(kind) is Annotated:
         return _QUANTITIES[get_args(kind)[1].__name__][0]
+    if get_origin(kind) in (Union, UnionType):
+        return _metavar(next(k for k in get_args(kind) if k is not type(None)))
     return {int: "N", float: "X"}.get(kind, "TEXT")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from topomoe.demand import DispatchSettings
+from topomoe.placement.options import MethodOptions, PlacementOptions
 from topomoe.step import StepSettings
 from topomoe.topologies import units
 from topomoe.topologies.errors import InputError
@@ -28,7 +29,7 @@ class SimulateSettings:
     routing: str = ""
     """Routing policy; empty: the topology's default."""
     placement: str = "exact"
-    """Placement method, or a placement file (.npz)."""
+    """Placement method, or a placement file (.npz, or what an engine loads)."""
     groups: int = 1
     """Expert-parallel groups of equal size on disjoint devices, all serving this trace."""
     group_layout: str = "contiguous"
@@ -66,6 +67,8 @@ class SimulateSettings:
     """How tokens pick replicas and what is sent once."""
     step: StepSettings = field(default_factory=StepSettings)
     """What a step costs beside the bytes on the links."""
+    options: MethodOptions = field(default_factory=MethodOptions)
+    """What a placement method takes."""
 
     def __post_init__(self) -> None:
         """Check what no other part checks; InputError names the field."""
@@ -77,3 +80,18 @@ class SimulateSettings:
                 raise InputError(f"{name} must be >= 1, got {getattr(self, name)}")
         if not 0 < self.test_fraction < 1:
             raise InputError(f"test_fraction must be in (0, 1), got {self.test_fraction}")
+
+    def placement_options(self) -> PlacementOptions:
+        """Return what a placement method takes: its options, for this batch, device and network."""
+        from topomoe.topologies.registry import BUILDERS
+
+        network = self.topology if self.topology in BUILDERS else "torus"
+        return PlacementOptions.of(
+            self.options,
+            batch_tokens=self.workload.batch_tokens,
+            device=self.step.device,
+            topology=network,
+            bandwidth=self.bandwidth,
+            timed_model=self.model,
+            origins="domain-affine" if self.workload.origins == "domain-affine" else "uniform",
+        )

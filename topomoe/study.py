@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from topomoe.clustering.home_rows import rows_for
 from topomoe.degradation import degraded_topologies, failure_rows
 from topomoe.demand import check_node_size
-from topomoe.inputs import expert_load, least_exact_slots, load_or_make
+from topomoe.inputs import expert_load, least_exact_slots, load_or_make, placement_source
 from topomoe.model import MoEModel
 from topomoe.patterns import PATTERNS, pattern_demand
 from topomoe.placement import Placement, place
@@ -53,7 +54,7 @@ from topomoe.topologies.failure_scenarios import FailureScenario, failure_scenar
 from topomoe.topologies.prices import load_prices
 from topomoe.topologies.registry import parse_grid
 from topomoe.trace import RoutingTrace
-from topomoe.workload import iter_batches, workload_notes
+from topomoe.workload import as_served, iter_batches, workload_notes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,7 +99,8 @@ def prepare(settings: StudySettings) -> StudyInput:
         trace = trace.filter(domains=settings.domains or None, layers=settings.layers or None)
     if trace.num_requests < 2:
         raise InputError("trace must hold at least 2 requests: some are held out")
-    train, test = trace.split(settings.test_fraction, settings.seed)
+    phase = settings.workload.phase
+    train, test = (as_served(p, phase) for p in trace.split(settings.test_fraction, settings.seed))
     devices = grid[0] * grid[1]
     routed = settings.shared_expert == "routed"
     if routed and model.num_shared_experts != 1:
@@ -133,7 +135,12 @@ def _check(settings: StudySettings, trace: RoutingTrace, grid: tuple[int, int], 
     load_prices(settings.prices)
     for replica_routing in settings.replica_routings:
         check_node_size(replace(settings.dispatch, replica_routing=replica_routing), devices)
-    iter_batches(trace, devices, grid, settings.workload, np.random.default_rng(settings.seed))
+    # Which rows a position starts on is known once there is a placement: any will do here.
+    rows = np.zeros(trace.num_positions, dtype=np.int32)
+    rng = np.random.default_rng(settings.seed)
+    iter_batches(trace, devices, grid, settings.workload, rng, rows)
+    if settings.failures and settings.workload.origins == "clustered":
+        raise InputError("failures need origins other than clustered: rows lose devices")
 
 
 def _scenarios(
@@ -204,12 +211,13 @@ def run_study(
             if not part.is_file():
                 if placement is None:
                     placement = place(
-                        expert_load(given.train, settings.shared_expert),
+                        placement_source(given.train, settings.shared_expert),
                         devices=given.grid[0] * given.grid[1],
                         slots=given.slots,
                         method=method,
                         grid=given.grid,
                         seed=settings.seed,
+                        options=settings.placement_options(),
                     )
                 with_others = last and replica_number == 0
                 frame = _run_unit(
@@ -278,6 +286,7 @@ def _run_unit(
         settings.resamples,
         settings.seed,
         count,
+        rows_for(settings.workload, given.train, given.test, placement, given.grid, settings.seed),
     )
     shared = settings.shared_expert
     frames = [placement_rows(given.train, given.test, placement, shared), device_rows(results[0])]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from topomoe.inputs import check_circuits, expert_load, scale_note, topology_at_budget
+from topomoe.clustering.home_rows import rows_for
+from topomoe.inputs import check_circuits, placement_source, scale_note, topology_at_budget
 from topomoe.model import MoEModel
 from topomoe.placement import place
 from topomoe.pricing import Routings
@@ -106,12 +107,13 @@ def training_demand(
 ) -> tuple[FloatArray, FloatArray]:
     """Return the mean bytes [N, N] of a layer's dispatch and combine on training requests."""
     placement = place(
-        expert_load(train, settings.shared_expert),
+        placement_source(train, settings.shared_expert),
         devices=grid[0] * grid[1],
         slots=slots,
         method=settings.placements[-1],
         grid=grid,
         seed=settings.seed,
+        options=settings.placement_options(),
     )
     any_network = topology_at_budget(settings, "leaf-spine", grid)
     result = simulate_networks(
@@ -123,6 +125,7 @@ def training_demand(
         replace(settings.dispatch, replica_routing=settings.replica_routings[0]),
         replace(settings.step, fidelity="bottleneck"),
         seed=settings.seed,
+        home_rows=rows_for(settings.workload, train, train, placement, grid, settings.seed),
     )[0]
     return result.dispatch_demand, result.combine_demand
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from topomoe.demand import DispatchSettings
+from topomoe.placement.options import MethodOptions, PlacementOptions
 from topomoe.step import StepSettings
 from topomoe.topologies import units
 from topomoe.topologies.errors import InputError, unknown
@@ -39,7 +40,7 @@ class StudySettings:
     placements: tuple[str, ...] = ("contiguous", "random", "eplb", "exact")
     """Placement methods, made on training requests and scored on held-out ones."""
     replica_routings: tuple[str, ...] = ("weighted",)
-    """How tokens pick replicas: even, weighted, local-first, least-loaded."""
+    """How tokens pick replicas: even, weighted, local-first, least-loaded, lp."""
     shared_expert: str = "local"
     """local (a copy on every device) or routed (placed and dispatched to as one more expert)."""
     routings: tuple[str, ...] = ("ecmp", "ecmp-hash")
@@ -96,6 +97,8 @@ class StudySettings:
     """What is sent once."""
     step: StepSettings = field(default_factory=StepSettings)
     """What a step costs beside the bytes on the links."""
+    options: MethodOptions = field(default_factory=MethodOptions)
+    """What placement methods take."""
 
     def __post_init__(self) -> None:
         """Check what no other part checks; InputError names the field."""
@@ -121,3 +124,19 @@ class StudySettings:
             raise InputError(f"test_fraction must be in (0, 1), got {self.test_fraction}")
         if any(not (np.isfinite(v) and 0 <= v <= 1) for v in self.levels):
             raise InputError(f"levels must be in 0..1, got {self.levels}")
+
+    def placement_options(self) -> PlacementOptions:
+        """Return what placement methods take: their options, for this batch, device and network."""
+        from topomoe.topologies.registry import BUILDERS
+
+        known = [name for name in self.topologies if name in BUILDERS]
+        network = "torus" if "torus" in known or not known else known[0]
+        return PlacementOptions.of(
+            self.options,
+            batch_tokens=self.workload.batch_tokens,
+            device=self.step.device,
+            topology=network,
+            bandwidth=self.bandwidth,
+            timed_model=self.model,
+            origins="domain-affine" if self.workload.origins == "domain-affine" else "uniform",
+        )

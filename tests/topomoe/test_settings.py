@@ -14,6 +14,8 @@ from topomoe import cli
 from topomoe.agents.settings import PPOSettings
 from topomoe.commands.settings import EvaluateSettings, TrainSettings
 from topomoe.envs.scenario_settings import ScenarioSettings
+from topomoe.place_settings import PlacementsSettings, PlaceSettings
+from topomoe.placement import MethodOptions, PlacementOptions
 from topomoe.settings import build, field_docs, flag_parameters, leaves, merge, to_dict
 from topomoe.simulate_settings import SimulateSettings
 from topomoe.step import StepSettings
@@ -22,7 +24,14 @@ from topomoe.topologies import units
 from topomoe.topologies.errors import InputError
 from topomoe.workload import WorkloadSettings
 
-OF_COMMANDS = (StudySettings, SimulateSettings, TrainSettings, EvaluateSettings)
+OF_COMMANDS = (
+    StudySettings,
+    SimulateSettings,
+    PlaceSettings,
+    PlacementsSettings,
+    TrainSettings,
+    EvaluateSettings,
+)
 TYPES = {cls.__name__: cls for cls in OF_COMMANDS}
 
 
@@ -118,6 +127,8 @@ def test_a_command_has_one_flag_for_each_leaf(name: str) -> None:
     command = {
         "StudySettings": cli.study,
         "SimulateSettings": cli.simulate,
+        "PlaceSettings": cli.place,
+        "PlacementsSettings": cli.placements,
         "TrainSettings": cli.train,
         "EvaluateSettings": cli.evaluate,
     }[name]
@@ -172,6 +183,12 @@ CHANGED = {
     ),
     "SimulateSettings": SimulateSettings(
         synchronous=True, workload=WorkloadSettings(phase="prefill", batches=2)
+    ),
+    "PlaceSettings": PlaceSettings(
+        load="loads.npy", devices=16, options=PlacementOptions(moves=3, bandwidth=1e9 / 3)
+    ),
+    "PlacementsSettings": PlacementsSettings(
+        methods=("eplb",), tokens=(64,), options=MethodOptions(goal="sum", sweeps=7)
     ),
     "TrainSettings": TrainSettings(
         seeds=2, problem=ScenarioSettings(epochs=200), ppo=PPOSettings(hidden=(8,), queue=False)

@@ -1,51 +1,330 @@
-"""What ``topomoe place`` prints: a placement's balance on training and held-out requests."""
+"""What ``topomoe place`` does: one placement, its certificate, and what changes by it."""
 
 from __future__ import annotations
 
-from topomoe.inputs import least_exact_slots
-from topomoe.placement import Placement, certificate, place
-from topomoe.topologies.errors import InputError
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from topomoe.commands.grid_text import device_grid, text_grids
+from topomoe.inputs import expert_load, find_model, least_exact_slots
+from topomoe.model import MoEModel, model_preset
+from topomoe.place_settings import PlaceSettings
+from topomoe.placement import Placement, certificate, load_placement, place
+from topomoe.placement.registry import check_slots
+from topomoe.routing_trace import RoutingTrace
+from topomoe.step import FloatArray
+from topomoe.topologies.errors import InputError, unknown
+from topomoe.topologies.files import check_target
+from topomoe.topologies.registry import parse_grid
 from topomoe.trace import load_trace
+from topomoe.workload import as_served
+
+DEFAULT_GRID = "16x8"
+SPANS = 8  # loads that the recorded training steps become for methods that take several
 
 
-def place_with_certificate(
-    trace: str,
-    devices: int,
-    slots: int,
-    method: str,
-    test_fraction: float,
-    model: str | None,
-    seed: int,
-) -> tuple[Placement, list[dict[str, str]]]:
-    """Return the placement made on the training requests and rows about it.
+@dataclass(frozen=True, eq=False)
+class PlaceInput:
+    """What the settings come to."""
 
-    The bound holds for every placement with these slots on the load it was made for; balance on
-    held-out requests is what a served trace will see.
-    """
-    for field, number, least in (("devices", devices, 1), ("slots", slots, 0), ("seed", seed, 0)):
-        if number < least:
-            raise InputError(f"{field} must be >= {least}, got {number}")
-    loaded = load_trace(trace, model=model)
-    train, test = loaded.split(test_fraction, seed)
-    placement = place(
-        train,
-        devices=devices,
-        slots=slots or least_exact_slots(loaded.num_experts, devices),
-        method=method,
-        seed=seed,
+    source: RoutingTrace | FloatArray  # what the method is given: trace, [M, E] or [D, M, E]
+    training: FloatArray  # [M, E]
+    held_out: FloatArray | None  # [M, E]; None: nothing was held out
+    counted: tuple[str, str]  # what each of the two was counted from
+    model: MoEModel | None
+    devices: int
+    grid: tuple[int, int] | None
+    slots: int
+    previous: Placement | None
+    notes: tuple[str, ...]
+
+    @property
+    def scored(self) -> FloatArray:
+        """The load [M, E] that pictures show: held out, where there is one."""
+        return self.training if self.held_out is None else self.held_out
+
+
+def prepare_place(settings: PlaceSettings) -> PlaceInput:
+    """Load trace or loads and the placement served so far; InputError for what does not fit."""
+    if bool(settings.trace) == bool(settings.load):
+        raise InputError("place: give --trace or --load, not both or neither")
+    devices, grid = _devices(settings)
+    source, training, held_out, counted, model, notes = (
+        _from_trace(settings) if settings.trace else _from_loads(settings)
     )
-    rows = []
-    for name, part in (("training", train), ("held out", test)):
-        proof = certificate(placement, part.load())
-        balancedness = placement.balancedness(part.load())
-        rows.append(
-            {
-                "requests": f"{name} ({part.num_requests})",
-                "balancedness mean": f"{balancedness.mean():.4f}",
-                "worst layer": f"{balancedness.min():.4f}",
-                "max/mean worst": f"{1.0 / balancedness.min():.4f}",
-                "gap to bound mean": f"{proof.gap.mean():.2%}",
-                "worst gap": f"{proof.gap.max():.2%}",
-            }
+    layers, experts = training.shape
+    slots = settings.slots or least_exact_slots(experts, devices)
+    check_slots(experts, devices, slots)
+    previous = None
+    if settings.previous:
+        previous = load_placement(settings.previous, devices=devices)
+        theirs = (previous.num_layers, previous.num_devices, previous.num_experts)
+        if theirs != (layers, devices, experts):
+            raise InputError(
+                f"{settings.previous}: previous must place {layers} layers of {experts} experts on "
+                f"{devices} devices, places {theirs[0]} of {theirs[2]} on {theirs[1]}"
+            )
+    return PlaceInput(
+        source, training, held_out, counted, model, devices, grid, slots, previous, notes
+    )
+
+
+def _devices(settings: PlaceSettings) -> tuple[int, tuple[int, int] | None]:
+    """Return N and the grid; no grid where only devices are given."""
+    if settings.devices is not None and not settings.grid:
+        default = parse_grid(DEFAULT_GRID)
+        return settings.devices, default if settings.devices == np.prod(default) else None
+    grid = parse_grid(settings.grid or DEFAULT_GRID)
+    devices = grid[0] * grid[1]
+    if settings.devices not in (None, devices):
+        raise InputError(
+            f"grid must have as many places as devices, got grid={grid[0]}x{grid[1]} "
+            f"and devices={settings.devices}"
         )
-    return placement, rows
+    return devices, grid
+
+
+Loaded = tuple[
+    RoutingTrace | FloatArray,
+    FloatArray,
+    FloatArray | None,
+    tuple[str, str],
+    MoEModel | None,
+    tuple[str, ...],
+]
+
+
+def _from_trace(settings: PlaceSettings) -> Loaded:
+    trace = load_trace(settings.trace, model=settings.model or None)
+    model = find_model(settings.model, trace.num_layers, trace.num_experts, trace.top_k)
+    if settings.shared_expert == "routed":
+        _check_routed(model)
+    train, test = trace.split(settings.test_fraction, settings.seed)
+    if settings.phase:
+        train, test = (as_served(part, settings.phase) for part in (train, test))
+    loads = [expert_load(part, settings.shared_expert) for part in (train, test)]
+    return (
+        # With the shared expert routed, tokens have one expert more than the trace knows of.
+        train if settings.shared_expert == "local" else loads[0],
+        loads[0],
+        loads[1],
+        (f"{train.num_requests} requests", f"{test.num_requests} requests"),
+        model,
+        trace.notes,
+    )
+
+
+def _from_loads(settings: PlaceSettings) -> Loaded:
+    from topomoe.formats import load_expert_loads
+
+    if settings.model:
+        model_preset(settings.model)
+    recorded = load_expert_loads(settings.load, model=settings.model or None)
+    load = np.asarray(recorded.load, dtype=np.float64)  # [steps, M, E]
+    layers, experts = load.shape[1:]
+    model = find_model(settings.model, layers, experts)
+    if settings.shared_expert == "routed":
+        top_k = _check_routed(model).top_k
+        load = np.concatenate([load, load.sum(axis=2, keepdims=True) / top_k], axis=2)
+    steps = len(load)
+    if steps == 1:
+        note = f"{settings.load}: one step only, none is held out"
+        return load[0], load[0], None, ("1 step", ""), model, (*recorded.notes, note)
+    later = min(max(round(steps * settings.test_fraction), 1), steps - 1)
+    train, test = load[:-later], load[-later:]
+    empty = np.flatnonzero(~train.any(axis=(0, 2)))
+    if len(empty):
+        raise InputError(
+            f"{settings.load}: the {len(train)} training steps must have a load in every layer, "
+            f"layer {empty[0]} has none"
+        )
+    spans = np.stack([part.sum(axis=0) for part in np.array_split(train, min(SPANS, len(train)))])
+    several = len(spans) > 1 and bool(spans.any(axis=2).all())
+    return (
+        spans if several and settings.method == "robust" else train.sum(axis=0),
+        train.sum(axis=0),
+        test.sum(axis=0),
+        (f"{len(train)} steps", f"{len(test)} steps"),
+        model,
+        recorded.notes,
+    )
+
+
+def _check_routed(model: MoEModel | None) -> MoEModel:
+    if model is None:
+        raise InputError("shared_expert = routed needs a model: name one with --model")
+    if model.num_shared_experts != 1:
+        raise InputError(
+            f"shared_expert = routed needs a model with one shared expert, "
+            f"{model.name} has {model.num_shared_experts}"
+        )
+    return model
+
+
+def run_place(settings: PlaceSettings, given: PlaceInput) -> tuple[Placement, Placement]:
+    """Return the placement served before, contiguous without one, and the new one."""
+    options = settings.options
+    if given.model is not None and not options.timed_model:
+        options = replace(options, timed_model=given.model.name)
+    placement = place(
+        given.source,
+        devices=given.devices,
+        slots=given.slots,
+        method=settings.method,
+        grid=given.grid,
+        seed=settings.seed,
+        previous=given.previous,
+        options=options,
+    )
+    before = given.previous or place(
+        given.training, given.devices, given.slots, method="contiguous", grid=given.grid
+    )
+    return before, placement
+
+
+def before_name(settings: PlaceSettings) -> str:
+    """Return what the placement before is called."""
+    return Path(settings.previous).name if settings.previous else "contiguous"
+
+
+def certificate_rows(
+    settings: PlaceSettings, given: PlaceInput, before: Placement, placement: Placement
+) -> list[dict[str, str]]:
+    """Return bound, achieved and gap on training and held-out loads, as text.
+
+    The bound holds for every placement with these slots on that load, whatever it was made from;
+    the held-out rows are what a served trace will see.
+    """
+    loads = [(f"training ({given.counted[0]})", given.training)]
+    if given.held_out is not None:
+        loads.append((f"held out ({given.counted[1]})", given.held_out))
+    rows = []
+    for name, made in ((before_name(settings), before), (settings.method, placement)):
+        for label, load in loads:
+            proof = certificate(made, load)
+            mean = load.sum(axis=1) / made.num_devices
+            filled = mean > 0
+            bound, achieved = (
+                np.divide(value, mean, out=np.ones_like(mean), where=filled)
+                for value in (proof.bound, proof.achieved)
+            )
+            worst = int(achieved.argmax())
+            rows.append(
+                {
+                    "placement": name,
+                    "load": label,
+                    "balancedness mean": f"{(1.0 / achieved).mean():.4f}",
+                    "worst layer": f"{1.0 / achieved[worst]:.4f}",
+                    "max/mean: bound": f"{bound.mean():.4f}",
+                    "achieved": f"{achieved.mean():.4f}",
+                    "worst": f"{achieved[worst]:.4f}",
+                    "in layer": str(worst),
+                    "gap": f"{proof.gap.mean():.2%}",
+                    "worst gap": f"{proof.gap.max():.2%}",
+                }
+            )
+    return rows
+
+
+def migration_row(given: PlaceInput, placement: Placement) -> dict[str, str]:
+    """Return what moving from the previous placement takes: expert copies and their bytes."""
+    if given.previous is None:
+        raise InputError("migration needs a previous placement")
+    moved = placement.migration_slots(given.previous)
+    row = {
+        "new expert copies": f"{moved.sum():,} of {placement.slot_expert.size:,}",
+        "most on a device": f"{moved.sum(axis=0).max():,}",
+    }
+    if given.model is not None:
+        size = given.model.expert_weight_bytes
+        row["GB in all"] = f"{moved.sum() * size * 1e-9:.2f}"
+        row["most GB into a device"] = f"{moved.sum(axis=0).max() * size * 1e-9:.3f}"
+    return row
+
+
+def check_output(settings: PlaceSettings, out: str) -> Path | None:
+    """Return where the picture goes, None for no picture; InputError for what cannot be written."""
+    if settings.format != "npz":
+        from topomoe.formats import placement_formats
+
+        if settings.format not in placement_formats():
+            raise unknown("format", settings.format, placement_formats())
+    if out:
+        check_target(Path(out), "--out")
+    if settings.figure == "none" or not (settings.figure or out):
+        return None
+    path = Path(settings.figure) if settings.figure else Path(out).with_suffix(".png")
+    if path.suffix not in (".png", ".pdf"):
+        raise InputError(f"figure must end in .png or .pdf, got {settings.figure}")
+    if out and path == Path(out):
+        raise InputError(f"figure must be another file than --out, got {out}")
+    check_target(path, "--figure")
+    return path
+
+
+def relative_load(placement: Placement, load: FloatArray) -> FloatArray:
+    """Return each device's load over the mean device's, [M, N]; 1 in a layer without load."""
+    device_load = placement.device_load(load)
+    mean = device_load.mean(axis=1, keepdims=True)
+    ratio: FloatArray = np.ones_like(device_load)
+    np.divide(device_load, mean, out=ratio, where=mean > 0)
+    return ratio
+
+
+@dataclass(frozen=True, eq=False)
+class BeforeAfter:
+    """Device load / mean [M, N] under both placements, and the layer that was worst before."""
+
+    names: tuple[str, str]
+    loads: tuple[FloatArray, FloatArray]
+    grid: tuple[int, int]
+    layer: int
+    scored_on: str
+
+    @staticmethod
+    def of(
+        settings: PlaceSettings, given: PlaceInput, before: Placement, placement: Placement
+    ) -> BeforeAfter:
+        """Return the comparison on the held-out load, on the training load without one."""
+        loads = relative_load(before, given.scored), relative_load(placement, given.scored)
+        return BeforeAfter(
+            (before_name(settings), settings.method),
+            loads,
+            device_grid(given.devices, given.grid),
+            int(loads[0].max(axis=1).argmax()),
+            "training load" if given.held_out is None else "held-out load",
+        )
+
+    def text(self) -> list[str]:
+        """Return the worst layer before, and the same layer after, as lines of text."""
+        panels = {
+            f"{when}: {name}, layer {self.layer}, max/mean {load[self.layer].max():.3f}": load[
+                self.layer
+            ]
+            for when, name, load in zip(("before", "after"), self.names, self.loads, strict=True)
+        }
+        return [f"Device load / mean on the grid, {self.scored_on}", *text_grids(panels, self.grid)]
+
+    def draw(self, path: Path) -> None:
+        """Write the picture: that layer, and the mean over layers; before left, after right."""
+        from topomoe.plots.placement_grid import GridPanel, draw_grids
+
+        worst = [
+            GridPanel(
+                f"{name}, layer {self.layer}, {self.scored_on}: max/mean "
+                f"{load[self.layer].max():.3f}",
+                load[self.layer],
+            )
+            for name, load in zip(self.names, self.loads, strict=True)
+        ]
+        mean = [
+            GridPanel(
+                f"{name}, mean of {len(load)} layers (a layer's max/mean: "
+                f"{load.max(axis=1).mean():.3f})",
+                load.mean(axis=0),
+            )
+            for name, load in zip(self.names, self.loads, strict=True)
+        ]
+        draw_grids([worst, mean], self.grid, path)

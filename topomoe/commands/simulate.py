@@ -28,7 +28,7 @@ from topomoe.topologies.routing import is_fitted, route
 from topomoe.topologies.routing.routing import Routing
 from topomoe.topologies.topology import Topology
 from topomoe.trace import RoutingTrace
-from topomoe.workload import workload_notes
+from topomoe.workload import as_served, workload_notes
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,8 @@ def prepare_groups(settings: SimulateSettings) -> SimulateInput:
         settings.seed,
         settings.node_limit,
     )
-    train, test = trace.split(settings.test_fraction, settings.seed)
+    phase = settings.workload.phase
+    train, test = (as_served(p, phase) for p in trace.split(settings.test_fraction, settings.seed))
     topology = topology_at_budget(settings, settings.topology, grid)
     routing = route(topology, settings.routing or None)
     parts = partition(
@@ -82,10 +83,20 @@ def prepare_groups(settings: SimulateSettings) -> SimulateInput:
 def _placement(
     settings: SimulateSettings, model: MoEModel, train: RoutingTrace, devices: int
 ) -> Placement:
-    if settings.placement.endswith(".npz"):
-        return load_placement(Path(settings.placement))
+    if Path(settings.placement).suffix in (".npz", ".json", ".pt", ".yaml", ".yml"):
+        return load_placement(Path(settings.placement), devices=devices)
     slots = settings.slots or least_exact_slots(train.num_experts, devices)
-    return place(train, devices=devices, slots=slots, method=settings.placement, seed=settings.seed)
+    grid = parse_grid(settings.grid)
+    return place(
+        train,
+        devices=devices,
+        slots=slots,
+        method=settings.placement,
+        # Groups of a cluster are on any of its devices: only a single one has its rows.
+        grid=grid if settings.groups == 1 else None,
+        seed=settings.seed,
+        options=settings.placement_options(),
+    )
 
 
 def run_simulate(settings: SimulateSettings, given: SimulateInput) -> list[dict[str, str]]:
@@ -119,6 +130,9 @@ def _row(number: int, result: SimulationResult) -> dict[str, str]:
         "step ms": ms(result.step_time.mean),
         "step p99": ms(result.step_time.p99),
         "max/mean": f"{result.max_over_mean.mean():.3f}",
+        "pre-drop CV": f"{result.pre_drop_cv.mean():.3f}",
+        "dropped": f"{result.dropped_share.mean():.4f}",
+        "rerouted": f"{result.rerouted_share.mean():.4f}",
         "requests": str(result.requests),
     }
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from topomoe.placement.options import PlacementOptions
+
+if TYPE_CHECKING:
+    from topomoe.placement.placement import Placement
+    from topomoe.routing_trace import RoutingTrace
 
 
 @dataclass(frozen=True, eq=False)
@@ -13,11 +20,14 @@ class PlacementProblem:
     """Experts to place on devices; checked by ``place``: N <= S, N divides S, S/N < E <= S."""
 
     load: NDArray[np.float64]  # [M, E], all domains together
-    domain_load: NDArray[np.float64]  # [D, M, E], each layer's mean 1
+    domain_load: NDArray[np.float64]  # [D, M, E], each layer's mean 1; of a trace: its domains
     num_devices: int  # N
     num_slots: int  # S
     grid: tuple[int, int] | None  # rows x columns of devices, where they have such
     seed: int
+    options: PlacementOptions = field(default_factory=PlacementOptions)
+    trace: RoutingTrace | None = None  # what the loads were counted from, where it is known
+    previous: Placement | None = None  # the placement served so far
 
     @property
     def num_layers(self) -> int:

@@ -9,8 +9,10 @@ from typing import Protocol, cast, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from topomoe.placement.options import PlacementOptions
 from topomoe.placement.placement import Placement
 from topomoe.placement.problem import PlacementProblem, Slots
+from topomoe.routing_trace import RoutingTrace
 from topomoe.topologies.errors import InputError, unknown
 
 # Each module has `assign(problem) -> (slot_expert, slot_share)`; it is imported when first used.
@@ -20,6 +22,14 @@ _MODULES = {
     "round-robin": "topomoe.placement.round_robin",
     "eplb": "topomoe.placement.eplb",
     "exact": "topomoe.placement.exact",
+    "exact-time": "topomoe.placement.timing.exact_time",
+    "local-search": "topomoe.placement.search.local_search",
+    "anneal": "topomoe.placement.search.anneal",
+    "milp": "topomoe.placement.search.mixed_integer",
+    "locality": "topomoe.placement.rows.locality",
+    "genetic": "topomoe.placement.remapping.genetic",
+    "robust": "topomoe.placement.shift.robust",
+    "rebalance": "topomoe.placement.shift.rebalance",
 }
 
 
@@ -63,15 +73,18 @@ def place(
     method: str = "exact",
     grid: tuple[int, int] | None = None,
     seed: int = 0,
+    previous: Placement | None = None,
+    options: PlacementOptions | None = None,
 ) -> Placement:
     """Place the experts of every layer, and replicas of some, on ``devices`` devices.
 
     ``trace_or_load`` is a trace, ``load[M, E]`` token-expert pairs, ``load[E]`` of one layer, or
-    several loads [D, M, E], each layer of which is scaled to mean 1 before they are added.
+    several loads [D, M, E], each layer of which is scaled to mean 1 before they are added. To the
+    method ``robust`` the domains of a trace are several loads.
     ``slots`` is S, by default the smallest multiple of ``devices`` that holds every expert once.
     With S/N >= E every device holds every expert and computes 1/N of it, whatever the method.
     The same arguments give the same bytes; only some methods use ``grid`` (rows, columns of
-    devices) and ``seed``.
+    devices), ``seed``, ``options`` and ``previous``, the placement served so far.
 
     Raises InputError for loads that are not finite and >= 0 or are all zero in a layer, for slots
     fewer than experts or not a multiple of devices, a grid of another size, or an unknown method.
@@ -93,7 +106,17 @@ def place(
             f"grid must have as many places as devices, got grid={grid[0]}x{grid[1]} "
             f"and devices={num_devices}"
         )
-    problem = PlacementProblem(load, domain_load, num_devices, num_slots, grid, seed)
+    problem = PlacementProblem(
+        load,
+        domain_load,
+        num_devices,
+        num_slots,
+        grid,
+        seed,
+        options or PlacementOptions(),
+        trace_or_load if isinstance(trace_or_load, RoutingTrace) else None,
+        previous,
+    )
     if problem.slots_per_device >= experts:
         slot_expert, slot_share = _everywhere(problem)
     else:
@@ -145,9 +168,17 @@ def _loads(
         raise InputError(
             f"load must not be all zero, as layer {layer}{_of_domain(domain, given.ndim)} is"
         )
+    if isinstance(trace_or_load, RoutingTrace):
+        domains = trace_or_load.domain_load()
+        return loads[0], _scaled(domains[domains.sum(axis=2).min(axis=1) > 0])
+    return (_scaled(loads).sum(axis=0) if given.ndim == 3 else loads[0]), _scaled(loads)
+
+
+def _scaled(loads: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return loads [D, M, E] with the mean of each layer 1."""
     scaled = loads / loads.max(axis=2, keepdims=True)
     scaled /= scaled.mean(axis=2, keepdims=True)
-    return (scaled.sum(axis=0) if given.ndim == 3 else loads[0]), scaled
+    return np.asarray(scaled, dtype=np.float64)
 
 
 def _of_domain(domain: int, ndim: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,7 +91,9 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
     return figure
 
 
-def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+def save(
+    figure: Figure, folder: Path, name: str, kinds: Sequence[str] = ("png", "pdf")
+) -> list[Path]:
     """Write name.png and name.pdf, the same bytes for the same figure, and return their paths."""
     nothing: dict[str, dict[str, None]] = {
         "png": {"Software": None},
@@ -100,9 +102,9 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out once for both
     paths = []
-    for kind, metadata in nothing.items():
+    for kind in kinds:
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+        figure.savefig(buffer, format=kind, dpi=DPI, metadata=nothing[kind])
         path = folder / f"{name}.{kind}"
         write_atomic(path, buffer.getvalue())
         paths.append(path)
