@@ -174,6 +174,7 @@ def place(
     settings = merge(PlaceSettings, config, flags)
     from topomoe.commands.place import (
         BeforeAfter,
+        before_name,
         certificate_rows,
         check_output,
         migration_row,
@@ -197,7 +198,7 @@ def place(
         certificate_rows(settings, given, before, placement),
     )
     if given.previous is not None:
-        say_table(f"Moving from {settings.previous}", [migration_row(given, placement)])
+        say_table(f"Moving from {before_name(settings)}", [migration_row(given, placement)])
     for line in picture.text():
         typer.echo(line)
     for name, path in (("placement", out), ("figure", figure)):

@@ -31,9 +31,11 @@ class PlaceSettings:
     grid: str = ""
     """Devices as rows x columns; empty: 16x8, or with --devices no rows."""
     slots: int = 0
-    """Expert slots on all devices; 0: the least that always allows exact balance."""
+    """Expert slots on all devices; 0: those of --previous, else the least that always allows exact
+    balance."""
     method: str = "exact"
-    """Placement method."""
+    """Placement method: contiguous, round-robin, random, eplb, local-search, anneal, milp, exact,
+    exact-time, locality, genetic, robust or rebalance."""
     model: str = ""
     """Model preset of the trace or the loads; empty: the one that they match, if any."""
     shared_expert: str = "local"

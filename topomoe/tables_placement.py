@@ -141,15 +141,14 @@ def compute_tables(
         for tokens in own["batch_tokens"].unique():
             at = own[own["batch_tokens"] == tokens].set_index("method")
             values = pd.Series([*at.loc[methods, "compute_s"], at["bound_s"].iloc[0]]) * 1e6
-            columns.append(_column_but_last(f"{tokens:,} tokens (us)", values))
+            columns.append(_column_but_last(f"{int(tokens):,} tokens (us)", values))
         tables.append(
             table_of(
                 f"compute_{served.replace('-', '_')}",
                 f"Expert compute by batch size, batches from {served} loads",
                 "Seconds of the routed experts on the worst device, mean over layers and sampled "
                 "batches of so many tokens over all devices. Bound: for the expected loads, no "
-                "placement on these slots is faster. Methods that need a trace, a grid or a "
-                "previous placement are left out. Bold: the least of a column.",
+                "placement on these slots is faster. Bold: the least of a column.",
                 columns,
             )
         )
@@ -186,7 +185,7 @@ def batch_tables(
                 Cell(f"{mean:.3f} / {p99:.3f}", f"{p99:.3f}" == least)
                 for mean, p99 in zip(at["max_over_mean"], at["max_over_mean_p99"], strict=True)
             ]
-            columns.append((f"{size:,}", True, cells))
+            columns.append((f"{int(size):,}", True, cells))
         tables.append(
             table_of(
                 f"batches_{drawn}",

@@ -176,6 +176,7 @@ def test_layers_without_load_are_placed_and_warned_of() -> None:
         ((WEIGHT * 0, 16, 4, 2, 8), "weight must not be all zero"),
         ((WEIGHT - 50, 16, 4, 2, 8), "got -10.0 for expert 2 of layer 0"),
         ((WEIGHT * np.nan, 16, 4, 2, 8), "weight must be finite"),
+        ((WEIGHT * 1j, 16, 4, 2, 8), "weight must be numbers"),
         ((WEIGHT[0], 16, 4, 2, 8), r"weight must be \[layers, experts\], got shape \(12,\)"),
         ((WEIGHT.astype(str), 16, 4, 2, 8, None, "elpb"), "did you mean 'eplb'"),
         ((WEIGHT, 16, 4, 2, 8, np.zeros((2, 15))), "old_global_expert_indices must be integers"),
@@ -186,3 +187,10 @@ def test_bad_arguments_are_refused_in_one_line(arguments: tuple[Any, ...], messa
     with pytest.raises(InputError, match=message) as caught:
         rebalance_experts(*arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_tensors_without_plain_numbers_are_refused() -> None:
+    torch = pytest.importorskip("torch")
+    for weight in (torch.ones(2, 12, device="meta"), torch.ones(2, 12).to_sparse()):
+        with pytest.raises(InputError, match="weight must be numbers"):
+            rebalance_experts(weight, 16, 1, 1, 8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Callable
@@ -204,3 +205,67 @@ def test_devices_without_a_grid_are_drawn_on_the_most_square_one() -> None:
     assert device_grid(12, None) == (4, 3)
     assert device_grid(7, None) == (7, 1)
     assert device_grid(12, (2, 6)) == (2, 6)
+
+
+def test_what_cannot_be_written_is_refused_before_anything_is(
+    topomoe: Call, loads: Path, tmp_path: Path
+) -> None:
+    made, folder = tmp_path / "made" / "p.npz", tmp_path / "folder.png"
+    folder.mkdir()
+    words = f"--load {loads} --grid 2x2 --slots 20 --method eplb"
+    for flags in (f"--out {made} --figure {folder}", f"--out {folder} --figure none"):
+        status, out, err = topomoe("place", *shlex.split(f"{words} {flags}"))
+        assert (status, out) == (2, "")
+        assert f"{folder} is a folder" in err
+    assert not made.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--devices 100000", "devices must be <= 65536, got 100000"),
+        ("--grid 2x2 --slots 20 --phase decode", "phase is for a trace"),
+    ],
+)
+def test_flags_that_do_not_fit_recorded_loads_are_refused(
+    topomoe: Call, loads: Path, flags: str, message: str
+) -> None:
+    status, _, err = topomoe("place", "--load", str(loads), *flags.split())
+    assert (status, err.count("\n")) == (2, 1)
+    assert message in err
+
+
+def test_slots_are_those_of_the_previous_placement_unless_given(
+    topomoe: Call, loads: Path, tmp_path: Path
+) -> None:
+    served, moved = tmp_path / "served.npz", tmp_path / "moved.npz"
+    words = f"place --load {loads} --grid 2x2 --figure none"
+    run(topomoe, f"{words} --slots 28 --method eplb --out {served}")
+    run(topomoe, f"{words} --previous {served} --method rebalance --out {moved}")
+    assert load_placement(moved).num_slots == 28
+    run(topomoe, f"{words} --previous {served} --slots 24 --out {moved}")
+    assert load_placement(moved).num_slots == 24
+
+
+def test_inline_json_is_named_and_not_repeated(topomoe: Call) -> None:
+    load = json.dumps({"logical_count": [list(range(1, 9))] * 2})
+    served = json.dumps({"physical_to_logical_map": [[*range(8), 0, 1, 2, 3]] * 2})
+    words = ("place", "--grid", "2x2", "--slots", "12", "--load", load, "--previous", served)
+    status, out, err = topomoe(*words)
+    assert status == 0, err
+    assert "expert load: one step only" in err
+    assert "Moving from expert location" in out
+    assert "{" not in out + err
+
+
+def test_a_named_model_holds_for_the_previous_placement(topomoe: Call, tmp_path: Path) -> None:
+    trace = tm.synthetic_trace("deepseek-v2-lite", requests=4, positions=8)
+    tm.save_trace(trace, tmp_path / "t")
+    rows = [list(range(64))] * trace.num_layers  # without the dense layer, which SGLang needs
+    (tmp_path / "short.json").write_text(json.dumps({"physical_to_logical_map": rows}))
+    words = f"--trace {tmp_path}/t --grid 2x2 --previous {tmp_path}/short.json"
+    status, _, err = topomoe(
+        "place", *words.split(), "--model", "deepseek-v2-lite", "--figure", "none"
+    )
+    assert (status, err.count("\n")) == (2, 1)
+    assert "must have all 27 layers of deepseek-v2-lite, got 26" in err

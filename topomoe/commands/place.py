@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from topomoe.routing_trace import RoutingTrace
 from topomoe.step import FloatArray
 from topomoe.topologies.errors import InputError, unknown
 from topomoe.topologies.files import check_target
-from topomoe.topologies.registry import parse_grid
+from topomoe.topologies.registry import MOST_DEVICES, parse_grid
 from topomoe.trace import load_trace
 from topomoe.workload import as_served
 
@@ -50,22 +51,28 @@ def prepare_place(settings: PlaceSettings) -> PlaceInput:
     """Load trace or loads and the placement served so far; InputError for what does not fit."""
     if bool(settings.trace) == bool(settings.load):
         raise InputError("place: give --trace or --load, not both or neither")
+    if settings.load and settings.phase:
+        raise InputError("place: phase is for a trace: recorded loads have no requests")
     devices, grid = _devices(settings)
     source, training, held_out, counted, model, notes = (
         _from_trace(settings) if settings.trace else _from_loads(settings)
     )
     layers, experts = training.shape
-    slots = settings.slots or least_exact_slots(experts, devices)
-    check_slots(experts, devices, slots)
     previous = None
     if settings.previous:
-        previous = load_placement(settings.previous, devices=devices)
+        previous = load_placement(
+            settings.previous, devices=devices, model=settings.model or None
+        )
         theirs = (previous.num_layers, previous.num_devices, previous.num_experts)
         if theirs != (layers, devices, experts):
             raise InputError(
-                f"{settings.previous}: previous must place {layers} layers of {experts} experts on "
+                f"{before_name(settings)}: previous must place {layers} layers of {experts} experts on "
                 f"{devices} devices, places {theirs[0]} of {theirs[2]} on {theirs[1]}"
             )
+    slots = settings.slots or (
+        previous.num_slots if previous else least_exact_slots(experts, devices)
+    )
+    check_slots(experts, devices, slots)
     return PlaceInput(
         source, training, held_out, counted, model, devices, grid, slots, previous, notes
     )
@@ -73,6 +80,8 @@ def prepare_place(settings: PlaceSettings) -> PlaceInput:
 
 def _devices(settings: PlaceSettings) -> tuple[int, tuple[int, int] | None]:
     """Return N and the grid; no grid where only devices are given."""
+    if settings.devices is not None and settings.devices > MOST_DEVICES:
+        raise InputError(f"devices must be <= {MOST_DEVICES}, got {settings.devices}")
     if settings.devices is not None and not settings.grid:
         default = parse_grid(DEFAULT_GRID)
         return settings.devices, default if settings.devices == np.prod(default) else None
@@ -128,16 +137,16 @@ def _from_loads(settings: PlaceSettings) -> Loaded:
     if settings.shared_expert == "routed":
         top_k = _check_routed(model).top_k
         load = np.concatenate([load, load.sum(axis=2, keepdims=True) / top_k], axis=2)
-    steps = len(load)
+    steps, where = len(load), _name(settings.load, "expert load")
     if steps == 1:
-        note = f"{settings.load}: one step only, none is held out"
+        note = f"{where}: one step only, none is held out"
         return load[0], load[0], None, ("1 step", ""), model, (*recorded.notes, note)
     later = min(max(round(steps * settings.test_fraction), 1), steps - 1)
     train, test = load[:-later], load[-later:]
     empty = np.flatnonzero(~train.any(axis=(0, 2)))
     if len(empty):
         raise InputError(
-            f"{settings.load}: the {len(train)} training steps must have a load in every layer, "
+            f"{where}: the {len(train)} training steps must have a load in every layer, "
             f"layer {empty[0]} has none"
         )
     spans = np.stack([part.sum(axis=0) for part in np.array_split(train, min(SPANS, len(train)))])
@@ -186,7 +195,14 @@ def run_place(settings: PlaceSettings, given: PlaceInput) -> tuple[Placement, Pl
 
 def before_name(settings: PlaceSettings) -> str:
     """Return what the placement before is called."""
-    return Path(settings.previous).name if settings.previous else "contiguous"
+    if not settings.previous:
+        return "contiguous"
+    return Path(_name(settings.previous, "expert location")).name
+
+
+def _name(given: str, inline: str) -> str:
+    """Return the path that was given, ``inline`` where it is the JSON itself."""
+    return inline if given.lstrip().startswith("{") else given
 
 
 def certificate_rows(
@@ -252,7 +268,7 @@ def check_output(settings: PlaceSettings, out: str) -> Path | None:
         if settings.format not in placement_formats():
             raise unknown("format", settings.format, placement_formats())
     if out:
-        check_target(Path(out), "--out")
+        _check_writable(Path(out), "--out")
     if settings.figure == "none" or not (settings.figure or out):
         return None
     path = Path(settings.figure) if settings.figure else Path(out).with_suffix(".png")
@@ -260,8 +276,18 @@ def check_output(settings: PlaceSettings, out: str) -> Path | None:
         raise InputError(f"figure must end in .png or .pdf, got {settings.figure}")
     if out and path == Path(out):
         raise InputError(f"figure must be another file than --out, got {out}")
-    check_target(path, "--figure")
+    _check_writable(path, "--figure")
     return path
+
+
+def _check_writable(path: Path, field: str) -> None:
+    """Raise InputError, before anything is computed, where no file can be written at ``path``."""
+    check_target(path, field)
+    if path.is_dir():
+        raise InputError(f"{field}: {path} is a folder, not a file")
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not os.access(above, os.W_OK):
+        raise InputError(f"{field}: nothing may be written in {above}")
 
 
 def relative_load(placement: Placement, load: FloatArray) -> FloatArray:

@@ -20,7 +20,8 @@ def history_counts(value: dict[str, Any], where: str) -> NDArray[np.float64]:
     """Return the loads [steps, layers, E]; InputError names the file and the entry."""
     history = value[KEY]
     if not isinstance(history, list) or not history:
-        raise InputError(f"{where}: {KEY} must be a list that is not empty, got {kind(history)}")
+        found = kind(history) if history != [] else "an empty one"
+        raise InputError(f"{where}: {KEY} must be a list that is not empty, got {found}")
     steps = []
     for number, item in enumerate(history):
         field = f"{where}: {KEY}[{number}]"

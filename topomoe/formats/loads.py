@@ -52,7 +52,10 @@ def load_expert_loads(path: str | Path, model: str | MoEModel | None = None) -> 
 
         where = "expert load"
         return _checked(_fields(parse_json(str(path), where), where), where, (), preset)
-    given, notes = _read(Path(path), preset)
+    try:
+        given, notes = _read(Path(path), preset)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     return _checked(given, where, notes, preset)
 
 
@@ -85,6 +88,10 @@ def _read(path: Path, model: MoEModel | None) -> tuple[FloatArray, tuple[str, ..
         return _csv(path), ()
     elif path.suffix in (".npy", ".npz"):
         return _arrays(path, model)
+    elif path.is_file():
+        raise InputError(
+            f"{path}: a load ends in .pt, .json, .jsonl, .csv, .npy or .npz, or is a folder"
+        )
     return _traced(path, model)
 
 
@@ -205,7 +212,7 @@ def _checked(
             routed[:] = True  # layers that saw no token: not for this reader to drop
     if not routed.all():
         dropped = ", ".join(str(m) for m in np.flatnonzero(~routed))
-        notes += (f"dropped {layers - routed.sum()} layers without load (dense): {dropped}",)
+        notes += (f"dropped layers without load (dense): {dropped}",)
         load = load[:, routed]
     steps: NDArray[np.bool_] = np.asarray(load.any(axis=(1, 2)))
     if not steps.all():

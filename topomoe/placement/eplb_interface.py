@@ -195,10 +195,12 @@ def _inverse(slot_expert: IntArray, experts: int) -> tuple[IntArray, IntArray]:
 
 
 def _loads(weight: Any) -> FloatArray:
-    values = weight.detach().cpu().double().numpy() if _is_tensor(weight) else weight
     try:
+        values = np.asarray(weight.detach().cpu().double() if _is_tensor(weight) else weight)
+        if values.dtype.kind == "c":
+            raise TypeError
         load = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, NotImplementedError, RuntimeError):  # torch's, of odd tensors
         raise InputError("weight must be numbers [layers, experts]") from None
     if load.ndim != 2 or not load.size:
         raise InputError(f"weight must be [layers, experts], got shape {load.shape}")

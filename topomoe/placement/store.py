@@ -112,7 +112,8 @@ def load_placement(
         from topomoe.formats.sglang_location import read_location
 
         slots, count = read_location(path, devices, preset, num_experts)
-        return _even(slots, devices, count, name)
+        where = "expert location" if name.lstrip().startswith("{") else name
+        return _even(slots, devices, count, where)
     if suffix in (".yaml", ".yml"):
         from topomoe.formats.trtllm_placement import read_balancer
 
@@ -187,11 +188,11 @@ def _read_archive(path: Path) -> dict[str, NDArray[Any]]:
     from topomoe.formats.arrays import read_npz
     from topomoe.formats.eplb_arrays import FIELDS
 
-    if not path.exists():
-        raise InputError(f"{path}: no such placement file")
     try:
         with path.open("rb") as file:
             single = file.read(6) == b"\x93NUMPY"
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such placement file") from None
     except OSError as error:
         raise InputError(f"{path}: not a readable placement file ({error.strerror})") from None
     if single:
