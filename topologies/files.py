@@ -27,10 +27,12 @@ def read_lines(path: Path, what: str) -> list[str]:
 
 
 def check_target(path: Path, field: str) -> None:
-    """Raise InputError where nothing can be written at ``path``: a file lies above it."""
+    """Raise InputError where nothing can be written at ``path``: below a file, or not permitted."""
     above = next(parent for parent in path.absolute().parents if parent.exists())
     if not above.is_dir():
         raise InputError(f"{field}: {above} is a file, not a folder")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise InputError(f"{field}: {above} is no folder that can be written to")
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:

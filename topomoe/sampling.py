@@ -70,9 +70,15 @@ class Sampler:
     def runs(
         self, count: int, mix: NDArray[np.float64], rng: np.random.Generator
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Draw contiguous runs that hold ``count`` positions: (first, length, request), [runs]."""
+        """Draw contiguous runs that hold ``count`` positions: (first, length, request), [runs].
+
+        They are a window on an endless sequence of requests. It is as likely to open at any
+        position, so that it opens in a long request more often than in a short one; otherwise
+        windows shorter than the requests would hold too many positions of short requests.
+        """
         chunk = 8 + int(1.2 * count / self.length.mean())
         request = self.requests(chunk, mix, rng)
+        request[0] = self._at_position(mix, rng)
         skipped = int(rng.random() * self.length[request[0]])
         while self.length[request].sum() - skipped < count:
             request = np.concatenate([request, self.requests(chunk, mix, rng)])
@@ -83,6 +89,13 @@ class Sampler:
         runs = int(np.searchsorted(filled, count)) + 1
         length[runs - 1] -= filled[runs - 1] - count
         return first[:runs], length[:runs], request[:runs]
+
+    def _at_position(self, mix: NDArray[np.float64], rng: np.random.Generator) -> int:
+        """Draw the request of a random position in an endless sequence of requests."""
+        share = mix / np.maximum(self.domain_size, 1)
+        cumulative = np.cumsum(share[self.request_domain] * self.length)
+        drawn = np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")
+        return min(int(drawn), int(np.flatnonzero(np.diff(cumulative, prepend=0.0))[-1]))
 
 
 def has_part(trace: RoutingTrace, part: str) -> NDArray[np.bool_]:

@@ -126,8 +126,9 @@ def iter_batches(
     Decode draws each token anew: a request by the domain mix, evenly within its domain, and one of
     its output positions (any position, where its prompt length is unknown or nothing was routed
     after it). Prefill draws requests alike and lays their prompt positions (under the same
-    condition) one after another until the batch is full; training does so with all positions. The
-    first request of a batch starts at a drawn offset, and the last is cut.
+    condition) one after another until the batch is full; training does so with all positions. A
+    batch opens at a random position of that sequence, in a long request more often than in a short
+    one, and its last request is cut.
 
     With ``round-robin`` origins, pieces are dealt to devices in turn: a piece is one token in
     decode, else at most ceil(T/N) positions of a request. ``domain-affine`` deals them over the

@@ -45,7 +45,7 @@ def test_the_same_counts_come_from_every_plain_file(tmp_path: Path, suffix: str)
     loads = load_expert_loads(path)
     np.testing.assert_array_equal(loads.load, given[None, 1:])
     assert loads.load.dtype == np.float64
-    assert any("dropped 1 layers without load (dense): 0" in note for note in loads.notes)
+    assert any("dropped layers without load (dense): 0" in note for note in loads.notes)
 
 
 @pytest.mark.parametrize("steps", [1, 3])
@@ -205,7 +205,8 @@ BAD: dict[str, tuple[str, str, str]] = {
     "short row": ("a.csv", "1,2\n3\n", "line 2 must have 2 numbers, got 1"),
     "csv nan": ("a.csv", "1,2\n3,nan\n", "got nan for expert 1 of layer 1"),
     "csv empty": ("a.csv", "# nothing\n", "holds no load"),
-    "no history": ("a.json", '{"load_history": []}', "not empty"),
+    "no history": ("a.json", '{"load_history": []}', "not empty, got an empty one"),
+    "another ending": ("a.yaml", "num_slots: 3", "a load ends in .pt, "),
     "no entry": ("a.json", '{"load_history": [{}]}', "no key logical_expert_load"),
 }
 
@@ -239,3 +240,5 @@ def test_bad_arrays_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "b.npz", a=np.ones((2, 2)), b=np.ones((2, 2)))
     with pytest.raises(InputError, match="must hold one array"):
         load_expert_loads(tmp_path / "b.npz")
+    with pytest.raises(InputError, match="cannot be read"):
+        load_expert_loads(tmp_path / ("a" * 300))

@@ -216,7 +216,7 @@ def test_what_cannot_be_written_is_refused_before_anything_is(
     for flags in (f"--out {made} --figure {folder}", f"--out {folder} --figure none"):
         status, out, err = topomoe("place", *shlex.split(f"{words} {flags}"))
         assert (status, out) == (2, "")
-        assert f"{folder} is a folder" in err
+        assert f"{folder}: cannot be written (is a folder)" in err
     assert not made.parent.exists()
 
 
@@ -269,3 +269,25 @@ def test_a_named_model_holds_for_the_previous_placement(topomoe: Call, tmp_path:
     )
     assert (status, err.count("\n")) == (2, 1)
     assert "must have all 27 layers of deepseek-v2-lite, got 26" in err
+
+
+def test_the_certificate_says_what_a_format_without_shares_keeps(
+    topomoe: Call, loads: Path, tmp_path: Path
+) -> None:
+    words = f"place --load {loads} --grid 2x2 --slots 20 --figure none --out {tmp_path}/p.json"
+    out = run(topomoe, f"{words} --method exact --format sglang")
+    read = load_placement(tmp_path / "p.json", devices=4)
+    load = np.load(loads)[:3].sum(axis=0)
+    mean = float(cells(out, "exact as sglang", "training")[0])
+    assert mean == pytest.approx(read.balancedness(load).mean(), abs=5e-5)
+    assert mean < float(cells(out, "exact", "training")[0])
+    assert "as sglang" not in run(topomoe, f"{words} --method eplb --format sglang")
+
+
+def test_locality_with_a_routed_shared_expert_is_refused(topomoe: Call, tmp_path: Path) -> None:
+    tm.save_trace(tm.synthetic_trace("deepseek-v3", requests=4, positions=4), tmp_path)
+    status, _, err = topomoe(
+        "place", "--trace", str(tmp_path), "--shared-expert", "routed", "--method", "locality"
+    )
+    assert (status, err.count("\n")) == (2, 1)
+    assert "has no routed shared expert" in err

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from topomoe.placement import Placement, PlacementOptions, place
 from topomoe.placement.options import OBJECTIVES
+from topomoe.placement.problem import PlacementProblem
 from topomoe.placement.shift.mixes import mix_certificate
-from topomoe.placement.shift.robust import changed
+from topomoe.placement.shift.robust import PLANS, Plan, changed, choose_plan, planned
+from topomoe.placement.shift.robust_anneal import anneal_slots
 from topomoe.placement.shift.robust_kernel import change_replicas, spread, swap_slots
 from topomoe.placement.shift.share_program import best_shares
 from topomoe.topologies.errors import InputError
@@ -163,25 +165,73 @@ def test_changed_loads_keep_their_mean_and_reach_both_ends() -> None:
     np.testing.assert_allclose(changed(loads, 0.0, 1.0), np.ones_like(loads))
 
 
-def test_the_search_lowers_its_cost_and_keeps_every_expert() -> None:
-    loads = domain_loads(4, 3, 1, 12)
+def with_variance(loads: Floats, variance: float) -> Floats:
+    """Loads and variance [E, D + 1] of the first layer, in means of 4 devices."""
+    load = np.ascontiguousarray(loads[:, 0].T) * 4 / loads.shape[2]
+    return np.column_stack([load, np.full(len(load), variance)])
+
+
+def power_cost(slots: NDArray[np.int32], load: Floats) -> float:
+    """Sum of (device load + its standard deviation) to the power 16, even shares, 4 devices."""
+    count = np.bincount(slots, minlength=len(load))[:, None]
+    part = (load / count)[slots]
+    part[:, -1] = (load / count**2)[slots, -1]
+    device = part.reshape(4, -1, load.shape[1]).sum(axis=1)
+    return float(((device[:, :-1] + np.sqrt(device[:, -1:])) ** 16).sum())
+
+
+@pytest.mark.parametrize("variance", [0.0, 0.02])
+def test_the_search_lowers_its_cost_and_keeps_every_expert(variance: float) -> None:
+    load = with_variance(domain_loads(4, 3, 1, 12), variance)
     slots = np.array(place(np.ones(12), 4, 20, method="contiguous").slot_expert[0])
-    load = np.ascontiguousarray(loads[:, 0].T) * 4 / 12
-
-    def cost() -> float:
-        part = (load / np.bincount(slots, minlength=12)[:, None])[slots]
-        return float((part.reshape(4, 5, 3).sum(axis=1) ** 16).sum())
-
-    costs = [cost()]
+    costs = [power_cost(slots, load)]
     assert change_replicas(slots, load, 4) > 0
-    costs.append(cost())
-    part = (load / np.bincount(slots, minlength=12)[:, None])[slots]
+    costs.append(power_cost(slots, load))
+    count = np.bincount(slots, minlength=12)[:, None]
+    part = np.column_stack([load[:, :-1] / count, load[:, -1:] / count**2])[slots]
     assert swap_slots(slots, part, 4, 12, 5) > 0
-    costs.append(cost())
+    costs.append(power_cost(slots, load))
     assert costs[0] > costs[1] > costs[2]
     assert set(slots) == set(range(12))
-    carried = (load / np.bincount(slots, minlength=12)[:, None])[slots]
+    carried = np.column_stack([load[:, :-1] / count, load[:, -1:] / count**2])[slots]
     np.testing.assert_allclose(part, carried)  # what a slot carries went with its expert
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 1000), variance=st.sampled_from([0.0, 0.02]))
+def test_annealing_is_within_two_percent_of_the_greedy_or_better_and_makes_no_doubles(
+    seed: int, variance: float
+) -> None:
+    loads = domain_loads(seed, 3, 1, 12)
+    load = with_variance(loads, variance)
+    greedy = place(loads.max(axis=0), 4, 20, method="eplb").slot_expert[0]
+    slots = np.array(greedy)
+    anneal_slots(slots, load, 4, 20_000, np.random.default_rng(seed).random(1 << 12))
+    assert set(slots) == set(range(12))
+    for row in slots.reshape(4, 5):
+        assert len(set(row)) == 5
+    assert power_cost(slots, load) <= power_cost(np.array(greedy), load) * 1.02
+
+
+def problem_of(loads: Floats, devices: int, slots: int) -> PlacementProblem:
+    return PlacementProblem(loads.sum(axis=0), loads, devices, slots, None, 0)
+
+
+def test_plans_that_start_from_eplb_are_eplb() -> None:
+    loads = domain_loads(3, 4, 2, 16)
+    for start, load in (("mean", loads.mean(axis=0)), ("max", loads.max(axis=0))):
+        slots = planned(problem_of(loads, 4, 24), Plan(start), "shift")[0]
+        assert slots.tobytes() == place(load, 4, 24, method="eplb").slot_expert.tobytes()
+        assert Plan(start) in PLANS  # so that the choice can fall back to it
+
+
+def test_loads_that_repeat_are_planned_for_as_they_are() -> None:
+    loads = np.repeat(domain_loads(2, 1, 2, 24), 5, axis=0)
+    plan = choose_plan(problem_of(loads, 8, 40), "shift")
+    assert plan.pull == 0  # there is nothing unseen to be ready for
+    robust = place(loads, 8, 40, method="robust")
+    peer = place(loads[0], 8, 40, method="eplb")
+    assert (robust.balancedness(loads[0]) >= peer.balancedness(loads[0])).all()
 
 
 def test_levelling_keeps_every_load_and_reaches_the_programmes_largest() -> None:

@@ -389,6 +389,24 @@ def test_served_loads_are_those_that_batches_draw_on_average() -> None:
         np.testing.assert_allclose(drawn / drawn.mean(), served.weight, atol=0.12)
 
 
+@pytest.mark.parametrize("phase", ["prefill", "training"])
+@pytest.mark.parametrize("batch_tokens", [1, 4, 7, 40])
+def test_batches_shorter_than_requests_draw_every_position_alike(
+    phase: str, batch_tokens: int
+) -> None:
+    # Windows on a sequence of requests of 5 to 16 positions: where they open is not by request.
+    trace = make_trace()
+    run = batches(
+        trace=trace, phase=phase, batches=48_000 // batch_tokens, batch_tokens=batch_tokens
+    )
+    drawn = np.zeros(trace.num_requests)
+    for batch in run:
+        drawn += np.bincount(trace.position_request[batch.positions], minlength=len(drawn))
+    np.testing.assert_allclose(
+        drawn / drawn.sum(), np.arange(5, 17) / trace.num_positions, atol=0.01
+    )
+
+
 def test_decode_counts_requests_alike_and_other_phases_their_positions() -> None:
     trace = make_trace()
     decode, training = as_served(trace, "decode"), as_served(trace, "training")

@@ -13,6 +13,8 @@ from topomoe.inputs import expert_load, find_model, least_exact_slots
 from topomoe.model import MoEModel, model_preset
 from topomoe.place_settings import PlaceSettings
 from topomoe.placement import Placement, certificate, load_placement, place
+from topomoe.placement.placement import SHARE_TOLERANCE
+from topomoe.placement.problem import even_shares
 from topomoe.placement.registry import check_slots
 from topomoe.routing_trace import RoutingTrace
 from topomoe.step import FloatArray
@@ -60,14 +62,13 @@ def prepare_place(settings: PlaceSettings) -> PlaceInput:
     layers, experts = training.shape
     previous = None
     if settings.previous:
-        previous = load_placement(
-            settings.previous, devices=devices, model=settings.model or None
-        )
+        previous = load_placement(settings.previous, devices=devices, model=settings.model or None)
         theirs = (previous.num_layers, previous.num_devices, previous.num_experts)
         if theirs != (layers, devices, experts):
             raise InputError(
-                f"{before_name(settings)}: previous must place {layers} layers of {experts} experts on "
-                f"{devices} devices, places {theirs[0]} of {theirs[2]} on {theirs[1]}"
+                f"{_name(settings.previous, 'expert location')}: previous must place {layers} "
+                f"layers of {experts} experts on {devices} devices, places {theirs[0]} of "
+                f"{theirs[2]} on {theirs[1]}"
             )
     slots = settings.slots or (
         previous.num_slots if previous else least_exact_slots(experts, devices)
@@ -110,6 +111,8 @@ def _from_trace(settings: PlaceSettings) -> Loaded:
     model = find_model(settings.model, trace.num_layers, trace.num_experts, trace.top_k)
     if settings.shared_expert == "routed":
         _check_routed(model)
+        if settings.method == "locality":
+            raise InputError("locality reads the trace, which has no routed shared expert")
     train, test = trace.split(settings.test_fraction, settings.seed)
     if settings.phase:
         train, test = (as_served(part, settings.phase) for part in (train, test))
@@ -211,13 +214,18 @@ def certificate_rows(
     """Return bound, achieved and gap on training and held-out loads, as text.
 
     The bound holds for every placement with these slots on that load, whatever it was made from;
-    the held-out rows are what a served trace will see.
+    the held-out rows are what a served trace will see. Where the format loses the shares, the last
+    rows are the placement with the even shares that the engine will give it.
     """
     loads = [(f"training ({given.counted[0]})", given.training)]
     if given.held_out is not None:
         loads.append((f"held out ({given.counted[1]})", given.held_out))
     rows = []
-    for name, made in ((before_name(settings), before), (settings.method, placement)):
+    compared = [(before_name(settings), before), (settings.method, placement)]
+    written = _as_served(settings, placement)
+    if written is not None:
+        compared.append((f"{settings.method} as {settings.format}", written))
+    for name, made in compared:
         for label, load in loads:
             proof = certificate(made, load)
             mean = load.sum(axis=1) / made.num_devices
@@ -242,6 +250,16 @@ def certificate_rows(
                 }
             )
     return rows
+
+
+def _as_served(settings: PlaceSettings, placement: Placement) -> Placement | None:
+    """Return the placement as an engine splits it, evenly; None where that is what it is."""
+    if settings.format == "npz":
+        return None
+    even = even_shares(placement.slot_expert, placement.num_experts)
+    if np.allclose(even, placement.slot_share, rtol=0.0, atol=SHARE_TOLERANCE):
+        return None
+    return replace(placement, slot_share=even)
 
 
 def migration_row(given: PlaceInput, placement: Placement) -> dict[str, str]:
@@ -284,7 +302,7 @@ def _check_writable(path: Path, field: str) -> None:
     """Raise InputError, before anything is computed, where no file can be written at ``path``."""
     check_target(path, field)
     if path.is_dir():
-        raise InputError(f"{field}: {path} is a folder, not a file")
+        raise InputError(f"{path}: cannot be written (is a folder)")
     above = next(parent for parent in path.absolute().parents if parent.exists())
     if not os.access(above, os.W_OK):
         raise InputError(f"{field}: nothing may be written in {above}")

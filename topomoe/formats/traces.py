@@ -27,6 +27,13 @@ def read_requests(path: Path, model: MoEModel | None) -> Requests:
     Raises InputError, naming the file, for no such file or folder, none of these in it, and all
     that the formats' modules refuse.
     """
+    try:
+        return _read(path, model)
+    except OSError as error:  # a name too long, a folder that may not be entered
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _read(path: Path, model: MoEModel | None) -> Requests:
     if path.is_dir():
         for pattern, read in _READERS.items():
             found = sorted(p for p in path.glob(pattern) if not p.name.startswith("."))

@@ -31,6 +31,7 @@ _MODULES = {
     "robust": "topomoe.placement.shift.robust",
     "rebalance": "topomoe.placement.shift.rebalance",
 }
+MOST_SLOTS = 1 << 22  # 64 on each of 65,536 devices; a placement of 60 layers then takes 3 GB
 
 
 @runtime_checkable
@@ -60,6 +61,8 @@ def check_slots(experts: int, devices: int, slots: int) -> None:
     """Raise InputError unless the slots hold every expert and divide evenly over the devices."""
     if slots < experts:
         raise InputError(f"slots must be >= experts, got slots={slots} and experts={experts}")
+    if slots > MOST_SLOTS:
+        raise InputError(f"slots must be <= {MOST_SLOTS}, got {slots}")
     if slots % devices:
         raise InputError(
             f"slots must be a multiple of devices, got slots={slots} and devices={devices}"

@@ -12,7 +12,8 @@ NP-hard (with S = E it is bin packing); ``time_lower_bound`` says how far from t
    of step 2 the search goes on with the mean and deviation of each device's seconds over batches,
    as long as expected seconds stay within 0.3 % of the least found and at most those of ``eplb``.
 4. All candidates, ``eplb`` with even shares among them, run the same sampled batches; the least
-   mean of the worst device's seconds wins, so that none is worse than ``eplb``.
+   mean of the worst device's seconds wins if it also beats ``eplb`` on batches that had no part in
+   the choice, so that none is worse than ``eplb``.
 5. Pieces are merged where no maximum rises by it (``fewest_pieces``).
 
 Slots without a piece hold the hottest experts that their device lacks, with share 0.
@@ -45,6 +46,7 @@ _GOAL = 1.0002  # times the bound: a search ends
 _CLOSE = 1.001  # times the bound: no other start is tried
 _SLACK = 1.003  # times the least expected seconds, that batches may be served better
 _SAMPLES = 32  # batches that decide
+_FRESH = 128  # batches that confirm it: the best of several on few may be so by chance
 _CLEAR = 0.998  # times the seconds of eplb: less of a gain may be chance
 _FAR = 2.0  # times the deviations of the usual worst device, where the batches decide nothing
 
@@ -71,10 +73,14 @@ def assign(problem: PlacementProblem) -> Slots:
     tokens = expected_tokens(problem.load, model, problem.options.batch_tokens)
     greedy, level = eplb.assign(problem), exact.assign(problem)
     slot_expert, slot_share = np.empty_like(greedy[0]), np.empty_like(greedy[1])
-    rng = np.random.default_rng((problem.seed, 1))
+    rng, fresh = (np.random.default_rng((problem.seed, stream)) for stream in (1, 2))
     for layer, row in enumerate(tokens):
         expert, share = search.best(
-            row, (greedy[0][layer], greedy[1][layer]), (level[0][layer], level[1][layer]), rng
+            row,
+            (greedy[0][layer], greedy[1][layer]),
+            (level[0][layer], level[1][layer]),
+            rng,
+            fresh,
         )
         fill_slots(row, problem.slots_per_device, expert, share)
         total = np.bincount(expert, share, problem.num_experts)
@@ -113,11 +119,17 @@ class _Search:
     devices: int
 
     def best(
-        self, tokens: FloatArray, greedy: Pieces, level: Pieces, rng: np.random.Generator
+        self,
+        tokens: FloatArray,
+        greedy: Pieces,
+        level: Pieces,
+        rng: np.random.Generator,
+        fresh: np.random.Generator,
     ) -> Pieces:
         """Return the pieces that take the least seconds for ``tokens`` [E].
 
-        ``greedy`` and ``level`` are the layer's placements by ``eplb`` and by ``exact``.
+        ``greedy`` and ``level`` are the layer's placements by ``eplb`` and by ``exact``; ``rng``
+        draws the batches that decide, ``fresh`` those that confirm it.
         """
         slots = len(greedy[0])
         bound = bound_in_tokens(tokens, self.devices, slots, self.knee)
@@ -153,7 +165,7 @@ class _Search:
             found.append((self.expected(tokens, again), again))
         found.append((limit, greedy))
 
-        counts = self.batches(tokens, rng)
+        counts = self.batches(tokens, rng, _SAMPLES)
         sampled = [self.mean_over(counts, pieces) for _, pieces in found]
         far = _FAR * deviations
         unlikely = [
@@ -170,6 +182,9 @@ class _Search:
             if chosen[0] <= sampled[-1]:
                 break
         unclear = limit <= ceiling and chosen[0] > _CLEAR * sampled[-1]
+        if not unclear and found[chosen[2]][1] is not greedy:
+            new = self.batches(tokens, fresh, _FRESH)
+            unclear = self.mean_over(new, found[chosen[2]][1]) > self.mean_over(new, greedy)
         expert, share = greedy if unclear else found[chosen[2]][1]
         merge_pieces(tokens, spread, counts, self.knee, deviations, self.devices, expert, share)
         return expert, share
@@ -204,11 +219,11 @@ class _Search:
         cost = np.where(amount > 0, np.maximum(amount, self.knee), 0.0)
         return float(cost.reshape(len(counts), self.devices, -1).sum(axis=2).max(axis=1).mean())
 
-    def batches(self, tokens: FloatArray, rng: np.random.Generator) -> FloatArray:
+    def batches(self, tokens: FloatArray, rng: np.random.Generator, count: int) -> FloatArray:
         """Return counts [B, E] of sampled batches; the shared expert gets what it expects."""
         shares = tokens[: self.routed] / tokens[: self.routed].sum()
-        counts = np.tile(tokens, (_SAMPLES, 1))
-        counts[:, : self.routed] = rng.multinomial(self.pairs, shares, size=_SAMPLES)
+        counts = np.tile(tokens, (count, 1))
+        counts[:, : self.routed] = rng.multinomial(self.pairs, shares, size=count)
         return counts
 
 
