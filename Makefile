@@ -24,7 +24,7 @@ demo: $(VENV)/installed
 	@echo "figures: $(CURDIR)/runs/demo/study/figures $(CURDIR)/runs/demo/network/figures $(CURDIR)/runs/demo/agents/figures"
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -256,10 +256,15 @@ def test_training_and_held_out_steps_share_no_request() -> None:
 
 @pytest.mark.parametrize("workload", ["prefill", "decode", "training", "cluster"])
 def test_schedules_slow_down_with_the_delay_and_nothing_beats_the_ports(workload: str) -> None:
+    # A rotor's slot at each delay is the one that is fastest in training, as a whole: its single
+    # steps may gain where the slot changes with the delay.
+    training = timelines(workload)[0].scheduled["rotor"].sum(axis=(1, 2))
+    assert np.all(np.diff(training) >= -1e-12)
     for line in timelines(workload):
-        for seconds in (*line.scheduled.values(), line.foreseen):
+        for name, seconds in {**line.scheduled, "foreseen": line.foreseen}.items():
             assert np.all(seconds >= line.bound - 1e-12)
-            assert np.all(np.diff(seconds, axis=0) >= -1e-12)
+            if name != "rotor":
+                assert np.all(np.diff(seconds, axis=0) >= -1e-12)
         for seconds in line.scheduled.values():
             assert np.all(line.foreseen <= seconds + 1e-12)
         assert np.all(line.cost >= line.bound[:, :, None] - 1e-12)

@@ -17,6 +17,7 @@ from topomoe.placement import certificate
 from topomoe.plots import placement_figures
 from topomoe.run_folder import RunFolder
 from topomoe.tables_placement import placement_tables
+from topomoe.workload import as_served
 
 Call = Callable[..., tuple[int | str | None, str, str]]
 METHODS = ("contiguous", "eplb", "exact", "rebalance")
@@ -84,7 +85,8 @@ def test_a_run_holds_config_results_timing_tables_and_a_figure_for_each_part(
 def test_methods_are_scored_by_what_the_library_says_of_them(
     finished: tuple[RunFolder, str], traces: Path
 ) -> None:
-    train, test = tm.load_trace(traces, model="mixtral-8x7b").split(0.5, 0)
+    whole = tm.load_trace(traces, model="mixtral-8x7b")
+    train, test = (as_served(part, "decode") for part in whole.split(0.5, 0))
     incumbent = tm.place(
         train.select(np.arange(train.num_requests // 2)), 8, 16, method="eplb", grid=(2, 4)
     )
