@@ -172,8 +172,8 @@ def place(
     topomoe place --trace path/to/traces --grid 8x8 --slots 128 --method exact --out p.npz
     """
     settings = merge(PlaceSettings, config, flags)
+    from topomoe.commands.before_after import BeforeAfter
     from topomoe.commands.place import (
-        BeforeAfter,
         before_name,
         certificate_rows,
         check_output,

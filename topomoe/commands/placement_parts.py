@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,36 @@ if TYPE_CHECKING:
 
     from topomoe.commands.placements import PlacementsInput, Progress
     from topomoe.place_settings import PlacementsSettings
+    from topomoe.routing_trace import RoutingTrace
 
 MOVES = (0, 1, 2, 4, 8, 16, 32, 64, -1)  # copies a layer; -1: any number
 BLIND = ("contiguous", "random", "round-robin")  # look at no load
 COMPUTE_BATCHES, FRONT_BATCHES = 16, 8
 MOST_BATCHES, LEAST_BATCHES, BATCH_TOKENS = 64, 8, 8192  # fewer batches of more tokens a device
+
+
+def place_by(
+    settings: PlacementsSettings,
+    given: PlacementsInput,
+    method: str,
+    previous: Placement,
+    trace: RoutingTrace | None = None,
+    **changed: Any,
+) -> Placement:
+    """Return a method's placement of ``trace``, the training requests by default.
+
+    ``changed`` are the options that differ from the settings'.
+    """
+    return place(
+        given.train if trace is None else trace,
+        given.devices,
+        given.slots,
+        method=method,
+        grid=given.grid,
+        seed=settings.seed,
+        previous=previous,
+        options=replace(settings.placement_options(), **changed),
+    )
 
 
 def compute_part(
@@ -74,16 +99,7 @@ def batch_part(
     )
     chosen = {}
     for method in settings.batch_methods:
-        made = placements.get(method) or place(
-            given.train,
-            given.devices,
-            given.slots,
-            method=method,
-            grid=given.grid,
-            seed=settings.seed,
-            previous=incumbent,
-            options=settings.placement_options(),
-        )
+        made = placements.get(method) or place_by(settings, given, method, incumbent)
         chosen[method] = Placement(
             made.slot_expert[layers], made.slot_share[layers], made.num_devices, made.num_experts
         )
@@ -218,16 +234,7 @@ def moves_part(
 
     score("stay", incumbent, 0)
     for number, limit in enumerate(MOVES):
-        made = place(
-            given.train,
-            given.devices,
-            given.slots,
-            method="rebalance",
-            grid=given.grid,
-            seed=settings.seed,
-            previous=incumbent,
-            options=replace(settings.placement_options(), moves=limit),
-        )
+        made = place_by(settings, given, "rebalance", incumbent, moves=limit)
         score("rebalance", made, limit if limit >= 0 else np.inf)
         progress("moves", number + 1, len(MOVES))
     for method, made in placements.items():

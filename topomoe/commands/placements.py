@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topomoe.clustering.home_rows import rows_for
+from topomoe.commands.placement_parts import PARTS, place_by
 from topomoe.demand import DispatchSettings
 from topomoe.inputs import (
     check_circuits,
@@ -143,8 +144,6 @@ def run_placements(
     """Run the parts that the settings name, one after another."""
     import pandas as pd
 
-    from topomoe.commands import placement_parts
-
     frames, timing = [], []
     placements: dict[str, Placement] = {}
     incumbent = place_incumbent(settings, given)
@@ -157,7 +156,7 @@ def run_placements(
         if part == "method":
             frames += method_frames(settings, given, placements, incumbent, progress)
         else:
-            rows = placement_parts.PARTS[part](settings, given, placements, incumbent, progress)
+            rows = PARTS[part](settings, given, placements, incumbent, progress)
             frames.append(rows.assign(record=part))
     results = pd.concat(frames, ignore_index=True)
     results.insert(0, "record", results.pop("record"))
@@ -175,29 +174,18 @@ def timed_placement(
 ) -> tuple[Placement, float]:
     """Return a method's placement and the CPU milliseconds of making it, compilation aside."""
 
-    def run(trace: RoutingTrace, previous: Placement) -> Placement:
-        return place(
-            trace,
-            devices=given.devices,
-            slots=given.slots,
-            method=method,
-            grid=given.grid,
-            seed=settings.seed,
-            previous=previous,
-            options=settings.placement_options(),
-        )
-
     first = Placement(
         incumbent.slot_expert[:1],
         incumbent.slot_share[:1],
         incumbent.num_devices,
         incumbent.num_experts,
     )
-    run(given.train.filter(layers=[0]), first)  # imports and compiles
+    one = given.train.filter(layers=[0])
+    place_by(settings, given, method, first, one)  # imports and compiles
     seconds: list[float] = []
     while not seconds or (len(seconds) < 3 and seconds[0] < _QUICK):
         start = time.process_time()
-        placement = run(given.train, incumbent)
+        placement = place_by(settings, given, method, incumbent)
         seconds.append(time.process_time() - start)
     return placement, 1e3 * min(seconds)
 
