@@ -42,7 +42,8 @@ from topomoe.envs.wiring_routing import (
     network_of,
     worth_fitting,
 )
-from topomoe.pricing import Job, Network, Traffic, at_once, batch_seeds, dispatch_tokens
+from topomoe.pricing import Job, Traffic, at_once, batch_seeds, dispatch_tokens
+from topomoe.routed_network import Network
 from topomoe.workload import WorkloadSettings, make_batches
 
 LAYERS = 8  # priced, evenly spaced over the trace's, where the settings name no number

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from topomoe.pricing import Job, Network, Traffic
+from topomoe.pricing import Job, Traffic
+from topomoe.routed_network import Network
 
 FloatArray = NDArray[np.float64]
 THERE, BACK, GRADIENT = 0, 1, 2

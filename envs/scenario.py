@@ -22,7 +22,8 @@ from topomoe.groups import price_together
 from topomoe.inputs import least_exact_slots, load_or_make
 from topomoe.model import MoEModel
 from topomoe.placement import place
-from topomoe.pricing import BatchResult, Job, Network, batch_seeds, make_job, run_tokens
+from topomoe.pricing import BatchResult, Job, batch_seeds, make_job, run_tokens
+from topomoe.routed_network import Network
 from topomoe.step import StepSettings
 from topomoe.topologies import budget
 from topomoe.topologies.reconfiguration import delay_preset, switch_cost

@@ -18,7 +18,8 @@ from topomoe.envs.circuit_schedules import (
 from topomoe.envs.delay_sweep_settings import DelaySweepSettings
 from topomoe.envs.delay_timeline import THERE, FloatArray, Order
 from topomoe.network.bottleneck import path_offset
-from topomoe.pricing import Job, Network
+from topomoe.pricing import Job
+from topomoe.routed_network import Network
 from topomoe.topologies.topology import Topology
 
 SLOTS = (0.5, 1.0, 1.5, 2.0, 3.0)  # a rotor's slot, in times that a mean pair's bytes take

@@ -22,7 +22,8 @@ from topomoe.envs.delay_timeline import (
     demand_of,
 )
 from topomoe.network.capacity_bound import capacity_bound
-from topomoe.pricing import Job, Network
+from topomoe.pricing import Job
+from topomoe.routed_network import Network
 from topomoe.topologies.routing import route
 from topomoe.topologies.topology import Topology
 

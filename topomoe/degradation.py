@@ -13,7 +13,8 @@ from topomoe.demand import DispatchSettings
 from topomoe.groups import own_grid
 from topomoe.model import MoEModel
 from topomoe.placement import place
-from topomoe.pricing import Network, make_job
+from topomoe.pricing import make_job
+from topomoe.routed_network import Network
 from topomoe.routing_trace import RoutingTrace
 from topomoe.simulation import collect, run_batches
 from topomoe.step import SimulationResult, StepSettings

@@ -21,7 +21,6 @@ from topomoe.placement import Placement
 from topomoe.pricing import (
     BatchResult,
     Job,
-    Network,
     Traffic,
     at_once,
     batch_seeds,
@@ -30,6 +29,7 @@ from topomoe.pricing import (
     price,
     sent_bytes,
 )
+from topomoe.routed_network import Network
 from topomoe.routing_trace import RoutingTrace
 from topomoe.simulation import collect, run_batches
 from topomoe.step import FloatArray, SimulationResult, StepSettings

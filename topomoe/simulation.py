@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from topomoe.demand import DispatchSettings
 from topomoe.model import MoEModel
 from topomoe.placement import Placement
-from topomoe.pricing import BatchResult, Job, Routings, make_job, run_batch
+from topomoe.pricing import BatchResult, Job, make_job, run_batch
+from topomoe.routed_network import Routings
 from topomoe.routing_trace import RoutingTrace
 from topomoe.step import FloatArray, SimulationResult, StepSettings, StepTime
 from topomoe.topologies.errors import InputError

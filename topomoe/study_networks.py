@@ -8,7 +8,7 @@ from topomoe.clustering.home_rows import rows_for
 from topomoe.inputs import check_circuits, placement_source, scale_note, topology_at_budget
 from topomoe.model import MoEModel
 from topomoe.placement import place
-from topomoe.pricing import Routings
+from topomoe.routed_network import Routings
 from topomoe.simulation import simulate_networks
 from topomoe.step import FloatArray
 from topomoe.study_settings import StudySettings

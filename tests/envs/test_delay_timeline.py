@@ -37,7 +37,8 @@ from topomoe.envs.wiring_routing import (
     network_of,
     worth_fitting,
 )
-from topomoe.pricing import Job, Network, price
+from topomoe.pricing import Job, price
+from topomoe.routed_network import Network
 from topomoe.topologies.matching.scheduling import schedule_circuits
 from topomoe.topologies.reconfiguration import DELAYS
 from topomoe.topologies.routing import route
