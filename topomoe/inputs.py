@@ -78,6 +78,18 @@ def find_model(
     return found[0] if len(found) == 1 else None
 
 
+def check_routed(model: MoEModel | None) -> MoEModel:
+    """Return the model if its shared expert can be routed; InputError where it cannot."""
+    if model is None:
+        raise InputError("shared_expert = routed needs a model: name one with --model")
+    if model.num_shared_experts != 1:
+        raise InputError(
+            f"shared_expert = routed needs a model with one shared expert, "
+            f"{model.name} has {model.num_shared_experts}"
+        )
+    return model
+
+
 def load_or_make(
     folder: str, preset: str, synthetic_requests: int, seed: int, node_limit: int = 0
 ) -> tuple[MoEModel, RoutingTrace]:

@@ -8,6 +8,7 @@ from topomoe.demand import DispatchSettings
 from topomoe.model import device_preset
 from topomoe.placement.options import MethodOptions, PlacementOptions
 from topomoe.placement.registry import check_method
+from topomoe.served_options import served_options
 from topomoe.step import StepSettings
 from topomoe.study_settings import SHARED_EXPERT
 from topomoe.topologies import units
@@ -186,15 +187,6 @@ class PlacementsSettings:
 
     def placement_options(self) -> PlacementOptions:
         """Return what the methods take: their options, for this batch, device and network."""
-        from topomoe.topologies.registry import BUILDERS
-
-        known = [name for name in self.topologies if name in BUILDERS]
-        return PlacementOptions.of(
-            self.options,
-            batch_tokens=self.workload.batch_tokens,
-            device=self.step.device,
-            topology=known[0] if known else "torus",
-            bandwidth=self.bandwidth,
-            timed_model=self.model,
-            origins="domain-affine" if self.workload.origins == "domain-affine" else "uniform",
+        return served_options(
+            self.options, self.workload, self.step, self.topologies, self.bandwidth, self.model
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from topomoe.demand import DispatchSettings
 from topomoe.placement.options import MethodOptions, PlacementOptions
+from topomoe.served_options import served_options
 from topomoe.step import StepSettings
 from topomoe.topologies import units
 from topomoe.topologies.errors import InputError
@@ -83,15 +84,6 @@ class SimulateSettings:
 
     def placement_options(self) -> PlacementOptions:
         """Return what a placement method takes: its options, for this batch, device and network."""
-        from topomoe.topologies.registry import BUILDERS
-
-        network = self.topology if self.topology in BUILDERS else "torus"
-        return PlacementOptions.of(
-            self.options,
-            batch_tokens=self.workload.batch_tokens,
-            device=self.step.device,
-            topology=network,
-            bandwidth=self.bandwidth,
-            timed_model=self.model,
-            origins="domain-affine" if self.workload.origins == "domain-affine" else "uniform",
+        return served_options(
+            self.options, self.workload, self.step, [self.topology], self.bandwidth, self.model
         )

@@ -27,7 +27,13 @@ import numpy as np
 from topomoe.clustering.home_rows import rows_for
 from topomoe.degradation import degraded_topologies, failure_rows
 from topomoe.demand import check_node_size
-from topomoe.inputs import expert_load, least_exact_slots, load_or_make, placement_source
+from topomoe.inputs import (
+    check_routed,
+    expert_load,
+    least_exact_slots,
+    load_or_make,
+    placement_source,
+)
 from topomoe.model import MoEModel
 from topomoe.patterns import PATTERNS, pattern_demand
 from topomoe.placement import Placement, place
@@ -54,7 +60,7 @@ from topomoe.topologies.failure_scenarios import FailureScenario, failure_scenar
 from topomoe.topologies.prices import load_prices
 from topomoe.topologies.registry import parse_grid
 from topomoe.trace import RoutingTrace
-from topomoe.workload import as_served, iter_batches, workload_notes
+from topomoe.workload import as_served, check_batches, workload_notes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,11 +109,8 @@ def prepare(settings: StudySettings) -> StudyInput:
     train, test = (as_served(p, phase) for p in trace.split(settings.test_fraction, settings.seed))
     devices = grid[0] * grid[1]
     routed = settings.shared_expert == "routed"
-    if routed and model.num_shared_experts != 1:
-        raise InputError(
-            f"shared_expert = routed needs a model with one shared expert, "
-            f"{model.name} has {model.num_shared_experts}"
-        )
+    if routed:
+        check_routed(model)
     slots = settings.slots or least_exact_slots(trace.num_experts + routed, devices)
     _check(settings, trace, grid, slots)
     patterns, pattern_notes = patterns_of(grid)
@@ -135,10 +138,7 @@ def _check(settings: StudySettings, trace: RoutingTrace, grid: tuple[int, int], 
     load_prices(settings.prices)
     for replica_routing in settings.replica_routings:
         check_node_size(replace(settings.dispatch, replica_routing=replica_routing), devices)
-    # Which rows a position starts on is known once there is a placement: any will do here.
-    rows = np.zeros(trace.num_positions, dtype=np.int32)
-    rng = np.random.default_rng(settings.seed)
-    iter_batches(trace, devices, grid, settings.workload, rng, rows)
+    check_batches(trace, devices, grid, settings.workload, settings.seed)
     if settings.failures and settings.workload.origins == "clustered":
         raise InputError("failures need origins other than clustered: rows lose devices")
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from topomoe.demand import DispatchSettings
 from topomoe.placement.options import MethodOptions, PlacementOptions
+from topomoe.served_options import served_options
 from topomoe.step import StepSettings
 from topomoe.topologies import units
 from topomoe.topologies.errors import InputError, unknown
@@ -127,16 +128,7 @@ class StudySettings:
 
     def placement_options(self) -> PlacementOptions:
         """Return what placement methods take: their options, for this batch, device and network."""
-        from topomoe.topologies.registry import BUILDERS
-
-        known = [name for name in self.topologies if name in BUILDERS]
-        network = "torus" if "torus" in known or not known else known[0]
-        return PlacementOptions.of(
-            self.options,
-            batch_tokens=self.workload.batch_tokens,
-            device=self.step.device,
-            topology=network,
-            bandwidth=self.bandwidth,
-            timed_model=self.model,
-            origins="domain-affine" if self.workload.origins == "domain-affine" else "uniform",
+        names = sorted(self.topologies, key=lambda name: name != "torus")  # a torus before others
+        return served_options(
+            self.options, self.workload, self.step, names, self.bandwidth, self.model
         )

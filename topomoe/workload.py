@@ -183,6 +183,18 @@ def _checked_rows(
     return np.ascontiguousarray(given.reshape(positions, -1), dtype=np.int32)
 
 
+def check_batches(
+    trace: RoutingTrace,
+    num_devices: int,
+    grid: tuple[int, int] | None,
+    settings: WorkloadSettings,
+    seed: int,
+) -> None:
+    """Raise what ``iter_batches`` would, before a placement says where clusters start."""
+    rows = np.zeros(trace.num_positions, dtype=np.int32)
+    iter_batches(trace, num_devices, grid, settings, np.random.default_rng(seed), rows)
+
+
 def as_served(trace: RoutingTrace, phase: str) -> RoutingTrace:
     """Return the trace with each position weighted by how often batches of ``phase`` draw it.
 

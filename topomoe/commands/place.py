@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from topomoe.inputs import expert_load, find_model, least_exact_slots
+from topomoe.inputs import check_routed, expert_load, find_model, least_exact_slots
 from topomoe.model import MoEModel, model_preset
 from topomoe.place_settings import PlaceSettings
 from topomoe.placement import Placement, certificate, load_placement, place
@@ -109,7 +109,7 @@ def _from_trace(settings: PlaceSettings) -> Loaded:
     trace = load_trace(settings.trace, model=settings.model or None)
     model = find_model(settings.model, trace.num_layers, trace.num_experts, trace.top_k)
     if settings.shared_expert == "routed":
-        _check_routed(model)
+        check_routed(model)
         if settings.method == "locality":
             raise InputError("locality reads the trace, which has no routed shared expert")
     train, test = trace.split(settings.test_fraction, settings.seed)
@@ -137,7 +137,7 @@ def _from_loads(settings: PlaceSettings) -> Loaded:
     layers, experts = load.shape[1:]
     model = find_model(settings.model, layers, experts)
     if settings.shared_expert == "routed":
-        top_k = _check_routed(model).top_k
+        top_k = check_routed(model).top_k
         load = np.concatenate([load, load.sum(axis=2, keepdims=True) / top_k], axis=2)
     steps, where = len(load), _name(settings.load, "expert load")
     if steps == 1:
@@ -161,17 +161,6 @@ def _from_loads(settings: PlaceSettings) -> Loaded:
         model,
         recorded.notes,
     )
-
-
-def _check_routed(model: MoEModel | None) -> MoEModel:
-    if model is None:
-        raise InputError("shared_expert = routed needs a model: name one with --model")
-    if model.num_shared_experts != 1:
-        raise InputError(
-            f"shared_expert = routed needs a model with one shared expert, "
-            f"{model.name} has {model.num_shared_experts}"
-        )
-    return model
 
 
 def run_place(settings: PlaceSettings, given: PlaceInput) -> tuple[Placement, Placement]:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from topomoe.clustering.home_rows import rows_for
 from topomoe.commands.placement_parts import PARTS, place_by
+from topomoe.comparison.placement_front import rows_reached
 from topomoe.demand import DispatchSettings
 from topomoe.inputs import (
     check_circuits,
@@ -38,7 +39,7 @@ from topomoe.model import MoEModel
 from topomoe.place_settings import PlacementsSettings
 from topomoe.placement import Placement, certificate, place
 from topomoe.placement.registry import check_slots
-from topomoe.pricing import batch_seeds, dispatch_tokens, make_job
+from topomoe.pricing import make_job
 from topomoe.routing_trace import RoutingTrace
 from topomoe.run_folder import RunFolder
 from topomoe.settings import to_dict
@@ -49,7 +50,7 @@ from topomoe.topologies.files import write_atomic
 from topomoe.topologies.prices import load_prices
 from topomoe.topologies.registry import parse_grid
 from topomoe.topologies.topology import Topology
-from topomoe.workload import as_served, iter_batches, make_batches, workload_notes
+from topomoe.workload import as_served, check_batches, make_batches, workload_notes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,10 +120,7 @@ def prepare_placements(settings: PlacementsSettings) -> PlacementsInput:
     networks = tuple(
         (name, topology_at_budget(settings, name, grid)) for name in settings.topologies
     )
-    # Which rows a position starts on is known once there is a placement: any will do here.
-    homes = np.zeros(test.num_positions, dtype=np.int32)
-    rng = np.random.default_rng(settings.seed)
-    iter_batches(test, devices, grid, settings.workload, rng, homes)
+    check_batches(test, devices, grid, settings.workload, settings.seed)
     return PlacementsInput(
         train,
         test,
@@ -293,7 +291,6 @@ def rows_per_token(
     homes: NDArray[np.int32] | None,
 ) -> float:
     """Return how many rows of the grid other than its own a token is sent to, in a mean layer."""
-    columns = given.grid[1]
     workload = replace(settings.workload, batches=min(settings.workload.batches, ROW_BATCHES))
     job = make_job(
         given.test,
@@ -301,22 +298,13 @@ def rows_per_token(
         placement,
         given.model,
         workload,
-        # One copy a row, however many experts are there.
-        replace(dispatch, copies="node-relay", node_size=columns, padded=0.0),
+        dispatch,
         settings.step,
         settings.seed,
     )
-    row = np.arange(given.devices) // columns
-    other = row[:, None] != row
-    sent = tokens = 0.0
     rng = np.random.default_rng(settings.seed)
-    for index, batch in enumerate(
-        make_batches(given.test, given.devices, given.grid, workload, rng, homes)
-    ):
-        traffic = dispatch_tokens(job, batch.positions, batch.origin, batch_seeds(job, index))
-        sent += float(traffic.copies[:, other].sum(dtype=np.float64))
-        tokens += traffic.tokens * given.test.num_layers
-    return sent / tokens
+    batches = make_batches(given.test, given.devices, given.grid, workload, rng, homes)
+    return rows_reached(job, batches, given.grid[1])
 
 
 def write_placements(

@@ -18,13 +18,13 @@ from topomoe.model import MoEModel, model_preset
 from topomoe.placement import Placement, PlacementOptions, place
 from topomoe.placement.rows.row_bound import least_cross_row_bytes
 from topomoe.placement.rows.step_seconds import LATENCY, trace_model
-from topomoe.pricing import batch_seeds, dispatch_tokens, make_job
+from topomoe.pricing import Job, batch_seeds, dispatch_tokens, make_job
 from topomoe.routing_trace import RoutingTrace
 from topomoe.simulation import collect, run_batches
 from topomoe.step import StepSettings
 from topomoe.topologies.budget import build
 from topomoe.topologies.errors import InputError
-from topomoe.workload import WorkloadSettings, coverage, make_batches
+from topomoe.workload import Batch, WorkloadSettings, coverage, make_batches
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,7 +101,6 @@ def front_rows(
     if previous is None:
         half = train.select(np.arange(max(1, train.num_requests // 2)))
         previous = place(half, devices, slots, "eplb", grid, seed)
-    layers, row = train.num_layers, np.arange(devices) // grid[1]
     least = np.nan
     if origins == "uniform" and copies != "node-relay":
         drawn = np.concatenate([batch.positions for batch in served])
@@ -129,12 +128,6 @@ def front_rows(
             result = collect(
                 run_batches(job, enumerate(served), None), 0, *coverage(test, served), None
             )
-            by_row = replace(job, dispatch=replace(dispatch, copies="node-relay"))
-            reached = 0.0
-            for index, batch in enumerate(served):
-                seeds = batch_seeds(job, index)
-                sent = dispatch_tokens(by_row, batch.positions, batch.origin, seeds).copies
-                reached += float(sent[:, row[:, None] != row].sum(dtype=np.float64))
             tokens = float(result.tokens.sum())
             rows.append(
                 {
@@ -148,7 +141,7 @@ def front_rows(
                     "cross_row_bytes_per_token": result.cross_row_bytes.sum() / tokens,
                     "least_cross_row_bytes_per_token": least,
                     "remote_bytes_per_token": result.remote_bytes.sum() / tokens,
-                    "remote_rows_per_token": reached / tokens / layers,
+                    "remote_rows_per_token": rows_reached(job, served, grid[1]),
                     "migration_bytes": moved,
                     "step_s": result.step_time.mean,
                     "step_p99_s": result.step_time.p99,
@@ -166,6 +159,22 @@ def front_rows(
         )
     )
     return frame
+
+
+def rows_reached(job: Job, batches: Sequence[Batch], columns: int) -> float:
+    """Return how many rows of ``columns`` devices, but for its own, a token reaches in a layer."""
+    # One copy a row, however many experts are there.
+    dispatch = replace(job.dispatch, copies="node-relay", node_size=columns, padded=0.0)
+    by_row = replace(job, dispatch=dispatch)
+    row = np.arange(job.tables.num_devices) // columns
+    other = row[:, None] != row
+    sent = tokens = 0.0
+    for index, batch in enumerate(batches):
+        seeds = batch_seeds(job, index)
+        traffic = dispatch_tokens(by_row, batch.positions, batch.origin, seeds)
+        sent += float(traffic.copies[:, other].sum(dtype=np.float64))
+        tokens += traffic.tokens * job.trace.num_layers
+    return sent / tokens
 
 
 def undominated(costs: NDArray[np.float64]) -> NDArray[np.bool_]:
