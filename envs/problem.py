@@ -1,4 +1,6 @@
-"""When to rewire, in arrays: the cost of each configuration in each epoch, and of each switch.
+"""When to switch, in arrays: the cost of each configuration in each epoch, and of each switch.
+
+A configuration is a topology, or a pair of a topology and a placement of the experts.
 
 Example: two wirings over three epochs. Wiring 0 is fast first, wiring 1 later; switching: 0.5 s.
 
@@ -19,16 +21,19 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from topomoe.envs.migration import Migration
 from topomoe.topologies.errors import InputError
 from topomoe.topologies.files import write_atomic
 
-FORMAT = "topomoe switching problem 1"
+FORMAT = "topomoe switching problem 2"
+NETWORK = ("dispatch", "combine")  # the components that moving experts slows
 FEATURE_LIMIT = 1e6
 Number = TypeVar("Number", bound=np.generic)
 
@@ -42,8 +47,8 @@ class SwitchingProblem:
     Attributes:
         names: the K configurations.
         cost: float64 [T, K], seconds: the step times of epoch t, summed, under configuration k.
-        switch_cost: float64 [K, K], seconds exposed when the choice moves from row to column;
-            the diagonal is zero; it need not be symmetric.
+        switch_cost: float64 [K, K], seconds exposed when the choice moves from row to column
+            (the reconfiguration); the diagonal is zero; it need not be symmetric.
         components: parts of ``cost``, each [T, K] in seconds, which sum to it; without them the
             whole cost is the one component ``other``.
         features: float32 [T, F], what is known of epoch t *before* it runs (the queue): domain mix
@@ -53,11 +58,20 @@ class SwitchingProblem:
         start: the configuration every episode starts in.
         hypothetical: the configurations are fabrics that no switch turns into each other;
             everything printed or stored about such a problem says "hypothetical".
+        placements: P placements; configuration k is topology k // P with placement k % P, and its
+            name is "topology/placement". Empty: configurations are topologies.
+        migration: what changing the placement costs beside ``switch_cost``; None: nothing.
+        steps: float32 [T, J, K], seconds of J steps of each epoch, for percentiles; may be empty.
+        bound: float64 [T], seconds below which no placement whatever can bring the epoch on any
+            of the topologies; may be empty.
+        metric: float64 [K, K], what a switch is expected to cost beyond the epochs themselves:
+            ``switch_cost``, mean stall, and mean slowdown while the old placement serves. It is
+            what rules reckon with; what is charged is exact. By default from this timeline.
         scale: seconds that count as 1 in rewards and observations; 0 means the mean cost of
             never leaving ``start``.
         prior: float64 [K], seconds an epoch is expected to take under each configuration before
             anything is seen; by default the mean over this timeline. ``calibrated`` takes
-            ``start``, ``scale`` and ``prior`` from a training timeline instead.
+            ``start``, ``scale``, ``prior`` and ``metric`` from a training timeline instead.
 
     Raises:
         InputError: a shape, a name or a number is wrong; the message names the field.
@@ -74,6 +88,11 @@ class SwitchingProblem:
     hypothetical: bool = False
     scale: float = 0.0
     prior: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    placements: tuple[str, ...] = ()
+    migration: Migration | None = None
+    steps: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
+    bound: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    metric: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
 
     def __post_init__(self) -> None:
         names = tuple(str(name) for name in self.names)
@@ -120,7 +139,39 @@ class SwitchingProblem:
         prior = _array(
             self.prior if np.size(self.prior) else cost.mean(axis=0), "prior", np.float64, (count,)
         )
+        placements = tuple(str(name) for name in self.placements)
+        topologies = _topologies(names, placements)
+        if placements and names != tuple(f"{t}/{p}" for t in topologies for p in placements):
+            raise InputError("names must be topology/placement, each topology with all placements")
+        if self.migration is not None:
+            stall = self.migration.stall
+            if len(stall) not in (1, epochs) or stall.shape[1] != max(len(placements), 1):
+                raise InputError(
+                    f"migration must have shape [1 or {epochs}, {len(placements)}, "
+                    f"{len(placements)}], got {list(stall.shape)}"
+                )
+        steps = np.asarray(self.steps)
+        if steps.size:
+            steps = _array(steps, "steps", np.float32, None)
+            if steps.ndim != 3 or (steps.shape[0], steps.shape[2]) != (epochs, count):
+                raise InputError(
+                    f"steps must have shape [{epochs}, J, {count}], got {list(steps.shape)}"
+                )
+        bound = np.asarray(self.bound, dtype=np.float64)
+        if bound.size:
+            bound = _array(bound, "bound", np.float64, (epochs,))
+        network = sum((components[name] for name in NETWORK if name in components), np.zeros(()))
+        network = np.broadcast_to(network, cost.shape)
+        metric = (
+            _array(self.metric, "metric", np.float64, (count, count))
+            if np.size(self.metric)
+            else _metric(switch_cost, self.migration, network.mean(axis=0), max(len(placements), 1))
+        )
         checked = {
+            "placements": placements,
+            "steps": steps,
+            "bound": bound,
+            "metric": metric,
             "names": names,
             "cost": cost,
             "switch_cost": switch_cost,
@@ -147,6 +198,30 @@ class SwitchingProblem:
         return int(self.cost.shape[1])
 
     @property
+    def num_placements(self) -> int:
+        """P; 1 where configurations are topologies."""
+        return max(len(self.placements), 1)
+
+    @property
+    def topologies(self) -> tuple[str, ...]:
+        """The K / P topologies."""
+        return _topologies(self.names, self.placements)
+
+    @cached_property
+    def network(self) -> NDArray[np.float64]:
+        """Seconds of dispatch and combine, [T, K], which moving experts slows."""
+        parts = [part for name, part in self.components.items() if name in NETWORK]
+        return np.sum(parts, axis=0) if parts else np.zeros_like(self.cost)
+
+    def topology_of(self, configuration: ArrayLike) -> NDArray[np.int64]:
+        """Return the topology of each configuration."""
+        return np.asarray(configuration, dtype=np.int64) // self.num_placements
+
+    def placement_of(self, configuration: ArrayLike) -> NDArray[np.int64]:
+        """Return the placement of each configuration."""
+        return np.asarray(configuration, dtype=np.int64) % self.num_placements
+
+    @property
     def switching(self) -> str:
         """``reachable``, or ``hypothetical`` where no switch can do what the choice asks."""
         return "hypothetical" if self.hypothetical else "reachable"
@@ -165,11 +240,16 @@ class SwitchingProblem:
             cost=self.cost[first:last],
             components={name: part[first:last] for name, part in self.components.items()},
             features=self.features[first:last],
+            migration=None if self.migration is None else self.migration.part(first, last),
+            steps=self.steps[first:last],
+            bound=self.bound[first:last],
             episode_length=min(self.episode_length, last - first),
         )
 
     def calibrated(self, training: SwitchingProblem) -> SwitchingProblem:
-        """Return this timeline with ``start``, ``scale`` and ``prior`` taken from ``training``.
+        """Return this timeline with what is expected of it taken from ``training``.
+
+        That is ``start``, ``scale``, ``prior`` and ``metric``.
 
         ``start`` becomes the configuration that is best on average in training, which is what
         never-switch keeps. A held-out timeline calibrated so tells an agent nothing of itself.
@@ -181,7 +261,14 @@ class SwitchingProblem:
             )
         prior = training.cost.mean(axis=0)
         start = int(prior.argmin())
-        return replace(self, start=start, scale=float(prior[start]), prior=prior)
+        scale = float(prior[start])
+        metric = _metric(
+            training.switch_cost,
+            training.migration,
+            training.network.mean(axis=0),
+            training.num_placements,
+        )
+        return replace(self, start=start, scale=scale, prior=prior, metric=metric)
 
     def save(self, path: str | Path) -> None:
         """Write one ``.npz``: the arrays, and the rest as JSON text in the array ``meta``."""
@@ -195,6 +282,8 @@ class SwitchingProblem:
             "hypothetical": self.hypothetical,
             "switching": self.switching,
             "scale": self.scale,
+            "placements": self.placements,
+            "slowdown": None if self.migration is None else self.migration.slowdown,
         }
         arrays: dict[str, NDArray[np.generic]] = {
             "meta": np.array(json.dumps(meta)),
@@ -202,7 +291,12 @@ class SwitchingProblem:
             "switch_cost": self.switch_cost,
             "features": self.features,
             "prior": self.prior,
+            "steps": self.steps,
+            "bound": self.bound,
+            "metric": self.metric,
         }
+        if self.migration is not None:
+            arrays |= {"stall": self.migration.stall, "lag": self.migration.lag}
         for index, part in enumerate(self.components.values()):
             arrays[f"component_{index}"] = part
         buffer = io.BytesIO()
@@ -236,6 +330,13 @@ class SwitchingProblem:
                     hypothetical=bool(meta["hypothetical"]),
                     scale=float(meta["scale"]),
                     prior=stored["prior"],
+                    placements=tuple(meta["placements"]),
+                    migration=None
+                    if meta["slowdown"] is None
+                    else Migration(stored["stall"], stored["lag"], float(meta["slowdown"])),
+                    steps=stored["steps"],
+                    bound=stored["bound"],
+                    metric=stored["metric"],
                 )
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
@@ -247,6 +348,29 @@ class SwitchingProblem:
             raise InputError(f"{path}: not a switching problem ({why})") from None
         except (zipfile.BadZipFile, zlib.error) as error:
             raise InputError(f"{path}: damaged file ({error})") from None
+
+
+def _topologies(names: tuple[str, ...], placements: tuple[str, ...]) -> tuple[str, ...]:
+    if not placements:
+        return names
+    return tuple(name.removesuffix(f"/{placements[0]}") for name in names[:: len(placements)])
+
+
+def _metric(
+    switch_cost: NDArray[np.float64],
+    migration: Migration | None,
+    network: NDArray[np.float64],
+    placements: int,
+) -> NDArray[np.float64]:
+    """Return the expected cost of each switch, [K, K]; ``network`` [K] are mean seconds."""
+    if migration is None:
+        return switch_cost
+    count = len(switch_cost)
+    topology, placement = np.divmod(np.arange(count), placements)
+    stall, lag = migration.stall.mean(axis=0), migration.lag.mean(axis=0)
+    pair = placement[:, None], placement[None]
+    serving = topology[None] * placements + placement[:, None]
+    return np.asarray(switch_cost + stall[pair] + lag[pair] * migration.slowdown * network[serving])
 
 
 def _array(

@@ -44,7 +44,9 @@ class Outcome:
         epoch: int64 [n], the epoch on the timeline.
         configuration: int64 [n], the configuration it ran under.
         components: the parts of the epoch's cost by name, float64 [n] each.
-        reconfiguration: float64 [n], the switching cost charged before the epoch.
+        reconfiguration: float64 [n], the rewiring charged before the epoch.
+        migration: float64 [n], steps that waited for experts, and dispatch and combine slowed by
+            them; that the old placement served meanwhile is in ``components``.
         cost: float64 [n], all of it.
         switched: bool [n], whether the configuration changed.
     """
@@ -53,6 +55,7 @@ class Outcome:
     configuration: NDArray[np.int64]
     components: Mapping[str, NDArray[np.float64]]
     reconfiguration: NDArray[np.float64]
+    migration: NDArray[np.float64]
     cost: NDArray[np.float64]
     switched: NDArray[np.bool_]
 
@@ -89,9 +92,7 @@ def step(
     if (state.done >= problem.episode_length).any():
         raise InputError("the episode is over: reset before the next step")
     epoch = state.start + state.done
-    reconfiguration = problem.switch_cost[state.configuration, chosen]
-    components = {name: part[epoch, chosen] for name, part in problem.components.items()}
-    cost = problem.cost[epoch, chosen] + reconfiguration
+    outcome = charge(problem, epoch, state.configuration, chosen)
     after = State(
         start=state.start,
         done=state.done + 1,
@@ -99,9 +100,54 @@ def step(
         average=(1 - AVERAGE_WEIGHT) * state.average
         + AVERAGE_WEIGHT / problem.scale * problem.cost[epoch],
     )
-    switched = chosen != state.configuration
-    outcome = Outcome(epoch, chosen, components, reconfiguration, cost, switched)
-    return after, -cost / problem.scale, outcome
+    return after, -outcome.cost / problem.scale, outcome
+
+
+def charge(
+    problem: SwitchingProblem,
+    epoch: NDArray[np.int64],
+    before: NDArray[np.int64],
+    chosen: NDArray[np.int64],
+) -> Outcome:
+    """Return what epochs [n] cost that run under ``chosen`` [n] after ``before`` [n]."""
+    reconfiguration = problem.switch_cost[before, chosen]
+    components = {name: part[epoch, chosen] for name, part in problem.components.items()}
+    migration = np.zeros(len(chosen))
+    switched = chosen != before
+    if problem.migration is None:
+        cost = problem.cost[epoch, chosen] + reconfiguration
+        return Outcome(epoch, chosen, components, reconfiguration, migration, cost, switched)
+    rows = problem.migration.row(epoch)
+    old, new = problem.placement_of(before), problem.placement_of(chosen)
+    stall, lag = problem.migration.stall[rows, old, new], problem.migration.lag[rows, old, new]
+    serving = chosen - new + old
+    components = {
+        name: (1.0 - lag) * part + lag * problem.components[name][epoch, serving]
+        for name, part in components.items()
+    }
+    migration = stall + lag * problem.migration.slowdown * problem.network[epoch, serving]
+    usual = (1.0 - lag) * problem.cost[epoch, chosen] + lag * problem.cost[epoch, serving]
+    cost = usual + reconfiguration + migration
+    return Outcome(epoch, chosen, components, reconfiguration, migration, cost, switched)
+
+
+def transition_cost(problem: SwitchingProblem, epoch: ArrayLike) -> NDArray[np.float64]:
+    """Return the whole cost of epochs [n] from each configuration to each, [n, K, K] seconds.
+
+    Entry [i, j, k] is what ``step`` charges for choosing k in epoch i where j was set.
+    """
+    epochs = np.atleast_1d(np.asarray(epoch, dtype=np.int64))
+    cost = problem.cost[epochs]
+    if problem.migration is None:
+        return np.asarray(problem.switch_cost + cost[:, None, :])
+    configuration = np.arange(problem.num_configurations)
+    placement = problem.placement_of(configuration)
+    serving = (configuration - placement)[None] + placement[:, None]
+    rows = problem.migration.row(epochs)[:, None, None]
+    pair = placement[:, None], placement[None]
+    stall, lag = problem.migration.stall[rows, *pair], problem.migration.lag[rows, *pair]
+    slowed = cost[:, serving] + problem.migration.slowdown * problem.network[epochs][:, serving]
+    return np.asarray(problem.switch_cost + stall + (1.0 - lag) * cost[:, None, :] + lag * slowed)
 
 
 def observe(
