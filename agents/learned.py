@@ -100,6 +100,7 @@ class LearnedPolicy(BatchPolicy):
             "names": self.names,
             "feature_names": self.feature_names,
             "switching": "hypothetical" if self.hypothetical else "reachable",
+            "num_demand": self.layout.num_demand,
             "observation": self.layout.sizes,
             "settings": asdict(self.settings),
             "weights_sha256": sha256(weights).hexdigest(),
@@ -126,7 +127,13 @@ def load_agent(folder: str | Path, problem: SwitchingProblem | None = None) -> L
     try:
         settings = PPOSettings(**config["settings"])
         names, features = tuple(config["names"]), tuple(config["feature_names"])
-        layout = ObservationLayout(len(names), len(features), settings.observe, settings.queue)
+        layout = ObservationLayout(
+            len(names),
+            len(features),
+            settings.observe,
+            settings.queue,
+            int(config.get("num_demand", 0)),
+        )
         if config["observation"] != layout.sizes:
             raise InputError(f"observation must be {layout.sizes}, got {config['observation']}")
         seed = int(config["seed"])

@@ -90,6 +90,11 @@ def check_fits(layout: ObservationLayout, problem: SwitchingProblem) -> None:
     """Raise InputError unless ``layout`` can describe the observations of ``problem``."""
     own = (layout.num_configurations, layout.num_features)
     other = (problem.num_configurations, len(problem.feature_names))
+    if layout.num_demand != len(problem.demand_names):
+        raise InputError(
+            f"the policy is for {layout.num_demand} statistics of the demand, "
+            f"the problem has {len(problem.demand_names)}"
+        )
     if own[0] != other[0] or (layout.queue and own[1] != other[1]):
         raise InputError(
             f"the policy is for {own[0]} configurations and {own[1]} features, "

@@ -25,6 +25,7 @@ class ObservationLayout:
     last       K     cost of the last epoch under every configuration / scale; at an   0 .. 1e3
                      episode's start the problem's prior
     average    K     exponential moving average of ``last`` (weight 0.2)               0 .. 1e3
+    demand     H     statistics of the last epoch's demand; at an episode's start zero   -1e6 .. 1e6
     coming     K     only with ``observe="after"``: cost of the coming epoch / scale   0 .. 1e3
     queue      F     only with ``queue=True``: queue features of the coming epoch      -1e6 .. 1e6
     left       1     epochs left, the coming one included, / episode length            0 .. 1
@@ -41,6 +42,7 @@ class ObservationLayout:
     num_features: int
     observe: str = "before"
     queue: bool = True
+    num_demand: int = 0
 
     def __post_init__(self) -> None:
         if self.observe not in OBSERVE:
@@ -51,7 +53,13 @@ class ObservationLayout:
         cls, problem: SwitchingProblem, observe: str = "before", queue: bool = True
     ) -> ObservationLayout:
         """Return the layout of a problem's observations."""
-        return cls(problem.num_configurations, len(problem.feature_names), observe, queue)
+        return cls(
+            problem.num_configurations,
+            len(problem.feature_names),
+            observe,
+            queue,
+            len(problem.demand_names),
+        )
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -61,6 +69,7 @@ class ObservationLayout:
             "current": count,
             "last": count,
             "average": count,
+            "demand": self.num_demand,
             "coming": count if self.observe == "after" else 0,
             "queue": self.num_features if self.queue else 0,
             "left": 1,
@@ -90,8 +99,8 @@ class ObservationLayout:
 
     def bounds(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the lowest and the highest observation, float32 [size] each."""
-        high = {"current": 1.0, "queue": FEATURE_LIMIT, "left": 1.0}
-        low = {"queue": -FEATURE_LIMIT}
+        high = {"current": 1.0, "demand": FEATURE_LIMIT, "queue": FEATURE_LIMIT, "left": 1.0}
+        low = {"demand": -FEATURE_LIMIT, "queue": -FEATURE_LIMIT}
         sizes = self.sizes.items()
         return (
             np.concatenate([np.full(n, low.get(part, 0.0), np.float32) for part, n in sizes]),

@@ -54,6 +54,9 @@ class SwitchingProblem:
         features: float32 [T, F], what is known of epoch t *before* it runs (the queue): domain mix
             of the admitted requests, tokens, ...; each at most 1e6 in size.
         feature_names: the F features.
+        demand: float32 [T, H], what is known of epoch t's demand once it is *over*, such as how
+            concentrated it was on few receivers.
+        demand_names: the H statistics.
         episode_length: epochs an episode has; 0 means all T.
         start: the configuration every episode starts in.
         hypothetical: the configurations are fabrics that no switch turns into each other;
@@ -93,6 +96,8 @@ class SwitchingProblem:
     steps: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
     bound: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     metric: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
+    demand: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    demand_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = tuple(str(name) for name in self.names)
@@ -117,15 +122,9 @@ class SwitchingProblem:
         if not np.allclose(sum(components.values()), cost, rtol=1e-6, atol=1e-12):
             raise InputError(f"components {list(components)} must sum to cost")
         feature_names = tuple(str(name) for name in self.feature_names)
-        given = np.asarray(self.features)
-        features = _array(
-            given if given.size or feature_names else np.zeros((epochs, 0)),
-            "features",
-            np.float32,
-            (epochs, len(feature_names)),
-        )
-        if (np.abs(features) > FEATURE_LIMIT).any():
-            raise InputError(f"features must be at most {FEATURE_LIMIT:g} in size")
+        demand_names = tuple(str(name) for name in self.demand_names)
+        features = _columns(self.features, "features", epochs, len(feature_names))
+        demand = _columns(self.demand, "demand", epochs, len(demand_names))
         length = int(self.episode_length) or epochs
         if not 1 <= length <= epochs:
             raise InputError(
@@ -168,6 +167,8 @@ class SwitchingProblem:
             else _metric(switch_cost, self.migration, network.mean(axis=0), max(len(placements), 1))
         )
         checked = {
+            "demand": demand,
+            "demand_names": demand_names,
             "placements": placements,
             "steps": steps,
             "bound": bound,
@@ -240,6 +241,7 @@ class SwitchingProblem:
             cost=self.cost[first:last],
             components={name: part[first:last] for name, part in self.components.items()},
             features=self.features[first:last],
+            demand=self.demand[first:last],
             migration=None if self.migration is None else self.migration.part(first, last),
             steps=self.steps[first:last],
             bound=self.bound[first:last],
@@ -282,6 +284,7 @@ class SwitchingProblem:
             "hypothetical": self.hypothetical,
             "switching": self.switching,
             "scale": self.scale,
+            "demand_names": self.demand_names,
             "placements": self.placements,
             "slowdown": None if self.migration is None else self.migration.slowdown,
         }
@@ -290,6 +293,7 @@ class SwitchingProblem:
             "cost": self.cost,
             "switch_cost": self.switch_cost,
             "features": self.features,
+            "demand": self.demand,
             "prior": self.prior,
             "steps": self.steps,
             "bound": self.bound,
@@ -330,6 +334,8 @@ class SwitchingProblem:
                     hypothetical=bool(meta["hypothetical"]),
                     scale=float(meta["scale"]),
                     prior=stored["prior"],
+                    demand=stored["demand"],
+                    demand_names=tuple(meta["demand_names"]),
                     placements=tuple(meta["placements"]),
                     migration=None
                     if meta["slowdown"] is None
@@ -371,6 +377,16 @@ def _metric(
     pair = placement[:, None], placement[None]
     serving = topology[None] * placements + placement[:, None]
     return np.asarray(switch_cost + stall[pair] + lag[pair] * migration.slowdown * network[serving])
+
+
+def _columns(value: ArrayLike, name: str, epochs: int, count: int) -> NDArray[np.float32]:
+    given = np.asarray(value)
+    array = _array(
+        given if given.size or count else np.zeros((epochs, 0)), name, np.float32, (epochs, count)
+    )
+    if (np.abs(array) > FEATURE_LIMIT).any():
+        raise InputError(f"{name} must be at most {FEATURE_LIMIT:g} in size")
+    return array
 
 
 def _array(

@@ -163,6 +163,9 @@ def observe(
     observation[copies, state.configuration] = 1.0  # the part "current" comes first
     observation[:, layout["last"]] = np.minimum(last / problem.scale, COST_LIMIT)
     observation[:, layout["average"]] = np.minimum(state.average, COST_LIMIT)
+    if layout.num_demand:
+        started = state.done[:, None] > 0
+        observation[:, layout["demand"]] = np.where(started, problem.demand[epoch - 1], 0.0)
     if layout.observe == "after":
         seen = np.minimum(problem.cost[coming] / problem.scale, COST_LIMIT)
         observation[:, layout["coming"]] = seen * more[:, None]
