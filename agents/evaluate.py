@@ -1,67 +1,28 @@
-"""Compare policies on a held-out problem, episode by episode, against the clairvoyant optimum."""
+"""Compare policies on held-out timelines, episode by episode, against the clairvoyant optimum."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from topomoe.agents.baselines import ONLINE
-from topomoe.agents.bootstrap import interquartile_mean, interval, resample
 from topomoe.agents.clairvoyant import plan
 from topomoe.agents.policy import Policy
-from topomoe.agents.rollout import Rollout, rollout
+from topomoe.agents.rollout import layout_of, rollout
+from topomoe.agents.static import Fixed
+from topomoe.agents.step_times import percentiles, step_times
+from topomoe.agents.summary import Run, SummaryRow, summarise
+from topomoe.envs.layout import ObservationLayout
 from topomoe.envs.problem import SwitchingProblem
 from topomoe.topologies.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-DRAWS = 2000
-
-
-@dataclass(frozen=True)
-class EpisodeRow:
-    """One agent in one episode; seconds, and ratios of the episode's whole cost."""
-
-    agent: str
-    seed: int
-    episode: int
-    cost_s: float
-    reconfiguration_s: float
-    switches: int
-    ratio_to_never_switch: float
-    ratio_to_clairvoyant: float
-    switching: str
-
-
-@dataclass(frozen=True)
-class SummaryRow:
-    """One agent over all episodes and seeds.
-
-    ``cost_s`` is the mean over episodes; ratios are interquartile means with 95 % bootstrap
-    intervals over seeds and episodes. ``regret_closed`` = (best online - agent) / (best online -
-    clairvoyant) in mean cost, None (n/a) where the two are equal or no online baseline took part.
-    """
-
-    agent: str
-    seeds: int
-    episodes: int
-    cost_s: float
-    ratio_to_never_switch: float
-    ratio_to_never_switch_low: float
-    ratio_to_never_switch_high: float
-    ratio_to_clairvoyant: float
-    ratio_to_clairvoyant_low: float
-    ratio_to_clairvoyant_high: float
-    regret_closed: float | None
-    regret_closed_low: float | None
-    regret_closed_high: float | None
-    switches_per_100_epochs: float
-    switching: str
+Policies = Mapping[str, Policy | Mapping[int, Policy]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,52 +30,87 @@ class Evaluation:
     """What ``evaluate`` found.
 
     Attributes:
-        rows: one an agent, seed and episode.
-        summary: one an agent.
-        rollouts: by (agent, seed): every epoch's choice and cost, [episodes, H].
-        problem: what it was evaluated on.
+        runs: by (agent, seed), in the order of the agents.
+        summary: one row an agent.
     """
 
-    rows: tuple[EpisodeRow, ...]
+    runs: Mapping[tuple[str, int], Run]
     summary: tuple[SummaryRow, ...]
-    rollouts: Mapping[tuple[str, int], Rollout]
-    problem: SwitchingProblem
 
     def to_frame(self) -> pd.DataFrame:
-        """Return ``rows`` as a table."""
+        """Return a row an agent, seed and episode; costs and step times in seconds."""
         import pandas
 
-        return pandas.DataFrame([asdict(row) for row in self.rows])
-
-    def summary_frame(self) -> pd.DataFrame:
-        """Return ``summary`` as a table."""
-        import pandas
-
-        return pandas.DataFrame([asdict(row) for row in self.summary])
-
-    def timeline_frame(self) -> pd.DataFrame:
-        """Return every epoch of every agent as a table: what it chose and what that cost."""
-        import pandas
-
-        names = np.array(self.problem.names, dtype=object)
         tables = []
-        for (agent, seed), run in self.rollouts.items():
-            episodes, length = run.choice.shape
-            parts = {f"{name}_s": part.ravel() for name, part in run.components.items()}
+        for (agent, seed), run in self.runs.items():
+            cost, bound = run.cost, run.bound
+            topology, placement = run.switches()
+            parts = {f"{name}_s": part for name, part in run.rollout.components.items()}
+            parts |= {
+                "reconfiguration_s": run.rollout.reconfiguration,
+                "migration_s": run.rollout.migration,
+            }
+            times = [percentiles(s, w) for s, w in zip(run.seconds, run.weight, strict=True)]
             tables.append(
                 pandas.DataFrame(
                     {
                         "agent": agent,
                         "seed": seed,
-                        "episode": np.arange(episodes).repeat(length),
-                        "epoch": run.epoch.ravel(),
-                        "choice": run.choice.ravel(),
-                        "configuration": names[run.choice.ravel()],
-                        "switched": run.switched.ravel(),
-                        **parts,
-                        "reconfiguration_s": run.reconfiguration.ravel(),
-                        "cost_s": run.cost.ravel(),
-                        "switching": self.problem.switching,
+                        "episode": np.arange(len(cost)),
+                        "cost": cost,
+                        "ratio_to_never_switch": _ratio(cost, run.never),
+                        "ratio_to_clairvoyant": _ratio(cost, run.optimum),
+                        "ratio_to_bound": _ratio(cost, bound),
+                        "switches": run.rollout.switched.sum(axis=1),
+                        "topology_switches": topology,
+                        "placement_switches": placement,
+                        **{name: part.sum(axis=1) for name, part in parts.items()},
+                        "step_p50_s": [time[0] for time in times],
+                        "step_p95_s": [time[1] for time in times],
+                        "step_p99_s": [time[2] for time in times],
+                        "switching": run.problem.switching,
+                    }
+                )
+            )
+        return pandas.concat(tables, ignore_index=True)
+
+    def summary_frame(self) -> pd.DataFrame:
+        """Return ``summary`` as a table: an estimate is three columns, NaN where it is n/a."""
+        import pandas
+
+        return pandas.DataFrame([row.columns() for row in self.summary])
+
+    def timeline_frame(self, episodes: int | None = None) -> pd.DataFrame:
+        """Return every epoch of each agent's first episodes (None: all): its choice and cost."""
+        import pandas
+
+        tables = []
+        for (agent, seed), run in self.runs.items():
+            problem, chosen = run.problem, run.rollout.choice[:episodes]
+            names = np.array(problem.names, dtype=object)
+            topologies = np.array(problem.topologies, dtype=object)
+            placements = np.array(problem.placements or ("",), dtype=object)
+            choice = chosen.ravel()
+            parts = {f"{name}_s": part for name, part in run.rollout.components.items()}
+            parts |= {
+                "reconfiguration_s": run.rollout.reconfiguration,
+                "migration_s": run.rollout.migration,
+                "cost": run.rollout.cost,
+            }
+            tables.append(
+                pandas.DataFrame(
+                    {
+                        "agent": agent,
+                        "seed": seed,
+                        "episode": np.arange(len(chosen)).repeat(chosen.shape[1]),
+                        "epoch": run.rollout.epoch[:episodes].ravel(),
+                        "choice": choice,
+                        "configuration": names[choice],
+                        "topology": topologies[problem.topology_of(choice)],
+                        "placement": placements[problem.placement_of(choice)],
+                        "switched": run.rollout.switched[:episodes].ravel(),
+                        **{name: part[:episodes].ravel() for name, part in parts.items()},
+                        "switching": problem.switching,
                     }
                 )
             )
@@ -122,123 +118,79 @@ class Evaluation:
 
 
 def evaluate(
-    policies: Mapping[str, Policy | Mapping[int, Policy]],
-    test: SwitchingProblem,
+    policies: Policies,
+    test: SwitchingProblem | Mapping[int, SwitchingProblem],
     starts: ArrayLike | None = None,
     seed: int = 0,
 ) -> Evaluation:
-    """Run every policy through the same episodes of a held-out problem.
+    """Run every policy through the same episodes of held-out problems.
 
     Args:
-        policies: by name, one policy or one for each training seed, ``{"ppo": {0: a, 1: b}}``.
-        test: the held-out problem, ``calibrated`` to the training problem, so that never-switch
-            is staying in ``test.start``.
-        starts: first epochs of the episodes; None: the timeline cut end to end.
+        policies: by name, one policy or one for each training seed, ``{"ppo": {0: a, 1: b}}``;
+            anything with the ``predict`` of ``Policy``.
+        test: the held-out problem, or one a seed, each ``calibrated`` to the training problem. With
+            several, the i-th is played by the policy of the i-th training seed, counted round;
+            with one, all policies of all seeds play it.
+        starts: first epochs of the episodes; None: the timelines cut end to end.
         seed: of the bootstrap.
 
     Raises:
-        InputError: no policies, a policy does not fit the problem, or some observe an epoch's
-            costs beforehand and others do not.
+        InputError: no policies, a policy does not fit the problem or returns what is no action, or
+            some observe an epoch's costs beforehand and others do not.
     """
-    runs: dict[tuple[str, int], Rollout] = {}
+    if not policies or (isinstance(test, Mapping) and not test):
+        raise InputError("policies and test must name at least one policy and one problem")
     seen: dict[str, str] = {}
-    for name, given in policies.items():
-        for number, policy in (given if isinstance(given, Mapping) else {0: given}).items():
-            seen.setdefault(policy.layout.observe, name)
-            runs[name, number] = rollout(policy, test, starts)
-    if not runs:
-        raise InputError("policies must name at least one policy")
+    runs: dict[tuple[str, int], Run] = {}
+    yardsticks: dict[int, Run] = {}
+    for name, number, timeline, policy, problem in _assigned(policies, test):
+        seen.setdefault(layout_of(policy, problem).observe, name)
+        if timeline not in yardsticks:
+            yardsticks[timeline] = _never_switch(timeline, problem, starts)
+        try:
+            run = rollout(policy, problem, starts)
+        except InputError as error:
+            raise InputError(f"agent {name}, seed {number}: {error}") from None
+        base = yardsticks[timeline]
+        times = step_times(problem, run.epoch, run.choice)
+        runs[name, number] = Run(timeline, problem, run, base.cost, base.optimum, *times)
     if len(seen) > 1:
         raise InputError(
             f"policies must observe alike: {seen['before']!r} observes before, "
             f"{seen['after']!r} after an epoch's costs are known"
         )
-    epoch = next(iter(runs.values())).epoch
-    optimum = plan(test, epoch[:, 0])[1]
-    never = test.cost[epoch, test.start].sum(axis=1)
-    rows = tuple(
-        EpisodeRow(
-            agent=name,
-            seed=number,
-            episode=episode,
-            cost_s=float(cost),
-            reconfiguration_s=float(run.reconfiguration[episode].sum()),
-            switches=int(run.switched[episode].sum()),
-            ratio_to_never_switch=_ratio(cost, never[episode]),
-            ratio_to_clairvoyant=_ratio(cost, optimum[episode]),
-            switching=test.switching,
-        )
-        for (name, number), run in runs.items()
-        for episode, cost in enumerate(run.cost.sum(axis=1))
-    )
-    summary = _summarise(runs, optimum, never, test, np.random.default_rng(seed))
-    return Evaluation(rows, summary, runs, test)
+    if len({run.cost.shape for run in runs.values()}) > 1:
+        raise InputError("the problems must have as many episodes each")
+    return Evaluation(runs, summarise(runs, seed))
 
 
-def _summarise(
-    runs: Mapping[tuple[str, int], Rollout],
-    optimum: NDArray[np.float64],
-    never: NDArray[np.float64],
-    test: SwitchingProblem,
-    random: np.random.Generator,
-) -> tuple[SummaryRow, ...]:
-    names = list(dict.fromkeys(name for name, _ in runs))
-    costs = {
-        name: np.stack([run.cost.sum(axis=1) for (agent, _), run in runs.items() if agent == name])
-        for name in names
-    }
-    online = [name for name in names if name in ONLINE]
-    best = min(online, key=lambda name: float(costs[name].mean())) if online else None
-    episodes = optimum.size
-    rows = []
-    for name in names:
-        cost = costs[name]
-        picks = resample(len(cost), episodes, DRAWS, random)
-        to_never = _iqm(cost / np.maximum(never, 1e-300), picks)
-        to_optimum = _iqm(cost / np.maximum(optimum, 1e-300), picks)
-        regret: tuple[float | None, float | None, float | None] = (None, None, None)
-        if best is not None:
-            regret = _regret_closed(cost, costs[best].mean(axis=0), optimum, picks)
-        switched = [run.switched.mean() for (agent, _), run in runs.items() if agent == name]
-        rows.append(
-            SummaryRow(
-                name,
-                len(cost),
-                episodes,
-                float(cost.mean()),
-                *to_never,
-                *to_optimum,
-                *regret,
-                switches_per_100_epochs=100.0 * float(np.mean(switched)),
-                switching=test.switching,
-            )
-        )
-    return tuple(rows)
+def _assigned(
+    policies: Policies, test: SwitchingProblem | Mapping[int, SwitchingProblem]
+) -> Iterator[tuple[str, int, int, Policy, SwitchingProblem]]:
+    """Yield name, seed, timeline, policy and problem of every run."""
+    for name, given in policies.items():
+        trained = given if isinstance(given, Mapping) else {0: given}
+        if not trained:
+            raise InputError(f"agent {name} must have at least one policy")
+        if isinstance(test, Mapping):
+            own = list(trained.values())
+            for place, (number, problem) in enumerate(test.items()):
+                yield name, number, number, own[place % len(own)], problem
+        else:
+            for number, policy in trained.items():
+                yield name, number, 0, policy, test
 
 
-def _iqm(
-    ratio: NDArray[np.float64], picks: tuple[NDArray[np.int64], NDArray[np.int64]]
-) -> tuple[float, float, float]:
-    drawn = ratio[picks[0][:, :, None], picks[1][:, None, :]].reshape(len(picks[0]), -1)
-    return (float(interquartile_mean(ratio.ravel())), *interval(interquartile_mean(drawn)))
+def _never_switch(timeline: int, problem: SwitchingProblem, starts: ArrayLike | None) -> Run:
+    """Return the run that stays where episodes start, with the clairvoyant's cost beside it."""
+    staying = rollout(Fixed(ObservationLayout.of(problem), problem.start), problem, starts)
+    optimum = plan(problem, staying.epoch[:, 0])[1]
+    never = staying.cost.sum(axis=1)
+    times = step_times(problem, staying.epoch, staying.choice)
+    return Run(timeline, problem, staying, never, optimum, *times)
 
 
-def _regret_closed(
-    cost: NDArray[np.float64],
-    online: NDArray[np.float64],
-    optimum: NDArray[np.float64],
-    picks: tuple[NDArray[np.int64], NDArray[np.int64]],
-) -> tuple[float | None, float | None, float | None]:
-    gap = float((online - optimum).mean())
-    if gap <= 1e-9 * float(optimum.mean()):
-        return None, None, None
-    point = float((online - cost.mean(axis=0)).mean()) / gap
-    drawn = cost[picks[0][:, :, None], picks[1][:, None, :]].mean(axis=(1, 2))
-    base = online[picks[1]].mean(axis=1)
-    gaps = base - optimum[picks[1]].mean(axis=1)
-    usable = gaps > 1e-9 * float(optimum.mean())
-    return (point, *interval((base - drawn)[usable] / gaps[usable]))
-
-
-def _ratio(cost: float, base: float) -> float:
-    return float(cost / base) if base > 0 else (1.0 if cost == 0 else float("inf"))
+def _ratio(cost: np.ndarray, base: np.ndarray) -> np.ndarray:
+    equal = (cost == 0) & (base == 0)
+    with np.errstate(divide="ignore"):
+        return np.where(equal, 1.0, cost / np.where(equal, 1.0, base))

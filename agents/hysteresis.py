@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topomoe.agents.policy import BatchPolicy
-from topomoe.agents.rollout import rollout
+from topomoe.agents.episodes import epochs_left, observations
+from topomoe.agents.value_rule import Candidate, SwitchPrice, ValueRule, cheapest
 from topomoe.envs.layout import ObservationLayout
 from topomoe.envs.problem import SwitchingProblem
 from topomoe.topologies.errors import InputError
 
+FloatArray = NDArray[np.float64]
 WEIGHTS = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 HORIZONS = (0.0, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 32.0, 50.0)
 MARGINS = (1.0, 1.5)
 
 
-class Hysteresis(BatchPolicy):
+class Hysteresis(ValueRule):
     """Forecast each configuration by a moving average of its cost, and move if it pays.
 
     With forecasts f, current configuration c and h = min(horizon, epochs left), configuration k
     gains (f[c] - f[k]) * h - margin * switch_cost[c, k]; the largest gain is taken if positive.
+    Where the old placement serves for a while, that part of the first epoch is no gain.
     The state is the moving average, float64 [n, K].
 
     Args:
         layout: how observations are laid out.
-        switch_cost: float64 [K, K], in units of the problem's scale.
+        switch_cost: what switching costs, in units of the problem's scale; or float64 [K, K].
         episode_length: epochs an episode has.
         weight: of the newest epoch in the moving average, in (0, 1]; 1 forgets all others.
         horizon: epochs a gain is expected to last; 0 never switches.
@@ -40,40 +43,51 @@ class Hysteresis(BatchPolicy):
     def __init__(
         self,
         layout: ObservationLayout,
-        switch_cost: NDArray[np.float64],
+        switch_cost: SwitchPrice | FloatArray,
         episode_length: int,
         weight: float = 0.5,
         horizon: float = 10.0,
         margin: float = 1.0,
     ) -> None:
-        super().__init__(layout)
+        given = switch_cost if isinstance(switch_cost, SwitchPrice) else None
+        super().__init__(layout, given or SwitchPrice.plain(np.asarray(switch_cost)), margin)
         if not (0 < weight <= 1 and horizon >= 0 and margin >= 0):
             raise InputError(
                 "hysteresis needs 0 < weight <= 1, horizon >= 0, margin >= 0, "
                 f"got {weight}, {horizon}, {margin}"
             )
-        self.switch_cost = switch_cost
         self.episode_length = episode_length
-        self.weight, self.horizon, self.margin = weight, horizon, margin
+        self.weight, self.horizon = weight, horizon
 
-    def choose(
+    def forecast(
         self,
         observation: NDArray[np.float32],
-        state: NDArray[np.float64] | None,
+        state: FloatArray | None,
         episode_start: NDArray[np.bool_],
-        deterministic: bool,
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return the configuration with the largest gain, and the new moving average."""
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return the moving average over the horizon, over one epoch, and as the state."""
         newest = observation[:, self.layout.newest].astype(np.float64)
         old = newest if state is None else np.where(episode_start[:, None], newest, state)
-        forecast = (1 - self.weight) * old + self.weight * newest
-        current = self.current(observation)
-        copies = np.arange(len(newest))
-        left = observation[:, self.layout["left"]] * self.episode_length
-        benefit = forecast[copies, current][:, None] - forecast
-        gain = benefit * np.minimum(self.horizon, left) - self.margin * self.switch_cost[current]
-        best = gain.argmax(axis=1)
-        return np.where(gain[copies, best] > 0, best, current).astype(np.int64), forecast
+        average = (1 - self.weight) * old + self.weight * newest
+        left = epochs_left(observation, self.episode_length)
+        return *spread(average + self.switch.keep, left, self.horizon), average
+
+
+def spread(forecast: FloatArray, left: FloatArray, horizon: float) -> tuple[FloatArray, FloatArray]:
+    """Return a forecast [..., K] over ``horizon`` epochs or what is ``left``, and over one.
+
+    A horizon shorter than one epoch has no whole first epoch either.
+    """
+    lasts = np.minimum(horizon, left)[..., None]
+    return forecast * lasts, forecast * np.minimum(lasts, 1.0)
+
+
+def moving_average(newest: FloatArray, weight: float) -> FloatArray:
+    """Return the moving average along the epochs of episodes [n, H, K], begun by the first."""
+    average = np.array(newest)
+    for epoch in range(1, newest.shape[1]):
+        average[:, epoch] = (1 - weight) * average[:, epoch - 1] + weight * newest[:, epoch]
+    return average
 
 
 def tune(
@@ -82,27 +96,31 @@ def tune(
     weights: Sequence[float] = WEIGHTS,
     horizons: Sequence[float] = HORIZONS,
     margins: Sequence[float] = MARGINS,
+    queue: bool = True,
 ) -> Hysteresis:
     """Return the Hysteresis of the grid that costs least over the training episodes.
 
-    The episodes start in the configuration that is best on average in training.
+    The episodes start in the configuration that is best on average in training. The budget is the
+    grid, by default 120 rules.
 
-    Ties go to the shorter horizon, the larger margin and the smaller weight: to fewer switches.
+    Ties go to fewer switches; then to the shorter horizon, the larger margin, the smaller weight.
+
+    Raises:
+        InputError: there is nothing to choose from.
     """
     training = training.calibrated(training)
-    layout = ObservationLayout.of(training, observe)
-    relative = training.switch_cost / training.scale
-    best: Hysteresis | None = None
-    lowest = np.inf
-    for horizon in sorted(horizons):
-        for margin in sorted(margins, reverse=True):
-            for weight in sorted(weights):
-                policy = Hysteresis(
-                    layout, relative, training.episode_length, weight, horizon, margin
-                )
-                total = float(rollout(policy, training).cost.sum())
-                if total < lowest:
-                    best, lowest = policy, total
-    if best is None:
+    layout = ObservationLayout.of(training, observe, queue)
+    switch, length = SwitchPrice.of(training), training.episode_length
+    seen = observations(training, layout)
+    newest, left = seen[..., layout.newest].astype(np.float64), epochs_left(seen, length)
+    averages = {weight: moving_average(newest, weight) + switch.keep for weight in weights}
+    grid = list(product(sorted(horizons), sorted(margins, reverse=True), sorted(weights)))
+    best = cheapest(
+        training,
+        switch,
+        (Candidate(*spread(averages[w], left, horizon), margin) for horizon, margin, w in grid),
+    )
+    if best < 0:
         raise InputError("weights, horizons and margins must each hold at least one value")
-    return best
+    horizon, margin, weight = grid[best]
+    return Hysteresis(layout, switch, length, weight, horizon, margin)

@@ -11,7 +11,7 @@ What a link carries is then linear in the tokens that each device computes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,6 +48,11 @@ class Cluster:
         expert_bytes: weights of one expert of one layer.
         nic: bytes/s into a device.
         migration_share: share of ``nic`` that weights take while steps go on, in (0, 1).
+        grid: rows and columns of the devices.
+        hypothetical: see ``SwitchingProblem``.
+        links: int32 [A, L, 2], the nodes each link joins, devices being 0..N-1; -1 beyond a
+            topology's own. Only pictures need them: may be empty.
+        optical: bool [A, L], whether a link is a circuit; may be empty.
     """
 
     topologies: tuple[str, ...]
@@ -69,6 +74,8 @@ class Cluster:
     migration_share: float
     grid: tuple[int, int]
     hypothetical: bool = False
+    links: NDArray[np.int32] = field(default_factory=lambda: np.zeros((0, 0, 2), np.int32))
+    optical: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), np.bool_))
 
     @property
     def num_devices(self) -> int:
@@ -117,6 +124,8 @@ class CoDesignProblem:
         switching: the same timeline with the library alone, K = A * P configurations.
         fitted: int16 [V], the topology whose circuits were chosen for the demand of each layout;
             -1 where the library has none.
+        recent: int16 [T, M, S], the slots in each epoch of the library's placement ``recent``,
+            which is made anew as the timeline goes on; empty where the library has none.
     """
 
     cluster: Cluster
@@ -127,6 +136,7 @@ class CoDesignProblem:
     epoch_seconds: float
     switching: SwitchingProblem
     fitted: NDArray[np.int16]
+    recent: NDArray[np.int16] = field(default_factory=lambda: np.zeros((0, 0, 0), np.int16))
 
 
 def moving_cost(

@@ -1,6 +1,6 @@
 """A cluster between long prompts and long answers: who talks to whom changes for seconds at a time.
 
-As in ``envs.scenario``, prompts run as prefill in one expert-parallel group a row of the grid and
+Prompts run as prefill in one expert-parallel group a row of the grid and
 answers as decode in one group of all devices; an epoch's share of prefill steps moves in phases.
 A wiring is chosen for a whole epoch; a schedule rewires inside every collective.
 """
@@ -30,8 +30,6 @@ from topomoe.envs.delay_timeline import (
     port_bound,
     windows,
 )
-from topomoe.envs.scenario import prefill_share
-from topomoe.envs.scenario_settings import ScenarioSettings
 from topomoe.envs.schedule_table import Fabric, ScheduleTable, schedule_table
 from topomoe.envs.wiring_library import wire, wiring_library
 from topomoe.envs.wiring_routing import (
@@ -46,6 +44,8 @@ from topomoe.pricing import Job, Traffic, at_once, batch_seeds, dispatch_tokens
 from topomoe.routed_network import Network
 from topomoe.workload import WorkloadSettings, make_batches
 
+MOSTLY = 0.85  # share of prefill steps in an epoch of mostly prompts; answers: 1 - MOSTLY
+WOBBLE = 0.1  # standard deviation of the share around it
 LAYERS = 8  # priced, evenly spaced over the trace's, where the settings name no number
 
 
@@ -195,15 +195,21 @@ def _epochs(given: SweepInput, side: int) -> list[NDArray[np.float64]]:
     """Return how often each pool step of prefill, and of decode, runs in each epoch, [B, steps]."""
     settings = given.settings
     rng = np.random.default_rng([settings.seed, 6, side])
-    mix = ScenarioSettings(
-        epochs=settings.epochs, episode_length=1, phase_epochs=settings.phase_epochs
-    )
-    prompts = np.round(prefill_share(mix, rng) * settings.epoch_steps).astype(np.int64)
+    share = prefill_share(settings.epochs, settings.phase_epochs, rng)
+    prompts = np.round(share * settings.epoch_steps).astype(np.int64)
     even = np.full(settings.pool, 1.0 / settings.pool)
     return [
         rng.multinomial(number, even).astype(np.float64)
         for number in (prompts, settings.epoch_steps - prompts)
     ]
+
+
+def prefill_share(epochs: int, phase_epochs: float, rng: np.random.Generator) -> FloatArray:
+    """Return each epoch's share of prefill steps, [epochs]: phases of geometric length."""
+    flips = rng.random(epochs) < 1.0 / phase_epochs
+    mostly_prompts = (np.cumsum(flips) + rng.integers(2)) % 2 == 1
+    centre = np.where(mostly_prompts, MOSTLY, 1.0 - MOSTLY)
+    return np.clip(centre + WOBBLE * rng.standard_normal(epochs), 0.0, 1.0)
 
 
 def _epoch_table(pools: list[Pool], counts: list[FloatArray]) -> ScheduleTable:

@@ -29,10 +29,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topomoe.envs.migration import Migration
+from topomoe.envs.seal import seal, unseal
 from topomoe.topologies.errors import InputError
 from topomoe.topologies.files import write_atomic
 
-FORMAT = "topomoe switching problem 2"
+FORMAT = "topomoe switching problem 3"
 NETWORK = ("dispatch", "combine")  # the components that moving experts slows
 FEATURE_LIMIT = 1e6
 Number = TypeVar("Number", bound=np.generic)
@@ -262,18 +263,22 @@ class SwitchingProblem:
                 f"got {list(self.names)}"
             )
         prior = training.cost.mean(axis=0)
-        start = int(prior.argmin())
-        scale = float(prior[start])
         metric = _metric(
             training.switch_cost,
             training.migration,
             training.network.mean(axis=0),
             training.num_placements,
         )
+        staying = prior + np.diag(metric)  # a placement that is made anew costs its keeper
+        start = int(staying.argmin())
+        scale = float(staying[start])
         return replace(self, start=start, scale=scale, prior=prior, metric=metric)
 
     def save(self, path: str | Path) -> None:
-        """Write one ``.npz``: the arrays, and the rest as JSON text in the array ``meta``."""
+        """Write one ``.npz``: the arrays, and the rest as JSON text in the array ``meta``.
+
+        The archive's comment holds the SHA-256 of what precedes it, which ``load`` checks.
+        """
         meta = {
             "format": FORMAT,
             "names": self.names,
@@ -305,7 +310,7 @@ class SwitchingProblem:
             arrays[f"component_{index}"] = part
         buffer = io.BytesIO()
         np.savez_compressed(buffer, allow_pickle=False, **arrays)
-        write_atomic(Path(path), buffer.getvalue())
+        write_atomic(Path(path), seal(buffer.getvalue()))
 
     @classmethod
     def load(cls, path: str | Path) -> SwitchingProblem:
@@ -315,7 +320,8 @@ class SwitchingProblem:
             InputError: the file is missing, damaged, or not a switching problem.
         """
         try:
-            with np.load(Path(path), allow_pickle=False) as stored:
+            archive = io.BytesIO(unseal(Path(path).read_bytes()))
+            with np.load(archive, allow_pickle=False) as stored:
                 meta = json.loads(str(stored["meta"]))
                 if meta.get("format") != FORMAT:
                     raise InputError(f"format must be {FORMAT!r}, got {meta.get('format')!r}")

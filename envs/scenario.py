@@ -1,218 +1,398 @@
-"""From a trace and a fabric to a switching problem: steps priced on every configuration.
+"""From a scenario's settings to decision problems: training, validation and held-out timelines.
 
-The request mix of a cluster moves between long prompts (prefill, one expert-parallel group a row)
-and long answers (decode, one group of all devices), so who talks to whom changes. Steps of both
-phases are dispatched and priced under each configuration once; an epoch's cost is that of the steps
-it draws. Its share of prefill steps follows a two-state Markov chain and is known when requests are
-admitted, before their traffic: it is the queue feature.
+The requests of the trace are split in three, and steps are tabulated from each part alone;
+placements and fitted circuits are made from training steps. Every step is priced under every
+configuration of the library; an epoch costs what the steps drawn for it cost.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topomoe.demand import DispatchSettings
+from topomoe.compute import roofline
+from topomoe.envs.cluster import PARTS, Cluster, CoDesignProblem, StepPool
+from topomoe.envs.cluster_picture import drawn_links
+from topomoe.envs.group_circuits import group_circuits
+from topomoe.envs.group_layout import Layout, parse_layout
+from topomoe.envs.migration import Migration
+from topomoe.envs.network_tables import network_tables
+from topomoe.envs.placement_library import annealed, balanced, slot_devices
 from topomoe.envs.problem import SwitchingProblem
+from topomoe.envs.recent_placement import RECENT, follow_recent, step_share
+from topomoe.envs.scenario_presets import SCENARIOS, load_scenario
 from topomoe.envs.scenario_settings import ScenarioSettings
-from topomoe.groups import price_together
-from topomoe.inputs import least_exact_slots, load_or_make
-from topomoe.model import MoEModel
-from topomoe.placement import place
-from topomoe.pricing import BatchResult, Job, batch_seeds, make_job, run_tokens
-from topomoe.routed_network import Network
+from topomoe.envs.step_bound import step_bound
+from topomoe.envs.step_price import price_library
+from topomoe.envs.timeline import context_timeline, draw_steps, queue_features
+from topomoe.envs.traffic import (
+    Contexts,
+    demand_statistics,
+    phase_domains,
+    received_tokens,
+    step_pool,
+)
+from topomoe.inputs import load_or_make
+from topomoe.model import MoEModel, device_preset
+from topomoe.patterns import quadrant
+from topomoe.routing_trace import RoutingTrace
 from topomoe.step import StepSettings
 from topomoe.topologies import budget
+from topomoe.topologies.matching import choose_circuits
 from topomoe.topologies.reconfiguration import delay_preset, switch_cost
 from topomoe.topologies.registry import parse_grid
+from topomoe.topologies.routing import route
 from topomoe.topologies.topology import Topology
-from topomoe.trace import RoutingTrace
-from topomoe.workload import WorkloadSettings, make_batches
 
-PARTS = ("dispatch", "compute", "combine", "other")
-MOSTLY = 0.85  # share of prefill steps in an epoch of mostly prompts; answers: 1 - MOSTLY
-WOBBLE = 0.1  # standard deviation of the share around it
+__all__ = ["SCENARIOS", "Problems", "build_problems", "load_scenario"]
+
+SPLIT = (0.5, 0.15, 0.35)  # of the requests: training, validation, held out
 FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class StepTable:
-    """Seconds of tabulated steps: parts [parts, steps, K] for prefill and decode."""
+class Problems:
+    """A scenario's timelines; no two of the three parts share a request.
 
-    prefill: FloatArray
-    decode: FloatArray
+    Attributes:
+        training: what placements, rules and agents are made from.
+        validation: what they are chosen by.
+        tests: held-out timelines by seed: drawn apart, from the same held-out requests.
+        settings: what they were built from.
+        notes: what to tell of them.
+    """
+
+    training: CoDesignProblem
+    validation: CoDesignProblem
+    tests: Mapping[int, CoDesignProblem]
+    settings: ScenarioSettings
+    notes: tuple[str, ...] = ()
 
 
-def build_problems(settings: ScenarioSettings) -> tuple[SwitchingProblem, SwitchingProblem]:
-    """Return the training and the held-out problem; they share no request."""
+def build_problems(settings: ScenarioSettings, seeds: Sequence[int] = (0,)) -> Problems:
+    """Return the scenario's timelines, those held out for each of ``seeds``.
+
+    Raises:
+        InputError: the settings do not fit each other or the trace.
+    """
     grid = parse_grid(settings.grid)
-    configurations = build_configurations(settings, grid)
+    rng = np.random.default_rng([settings.seed, 0])
+    layouts = tuple(parse_layout(text, grid[0] * grid[1], rng) for text in settings.layouts)
     model, trace = load_or_make(
-        settings.trace, settings.model, settings.synthetic_requests, settings.seed
+        settings.trace,
+        settings.model or ("" if settings.trace else "deepseek-v2-lite"),
+        settings.synthetic_requests,
+        settings.seed,
     )
     if settings.layers and settings.layers < trace.num_layers:
         chosen = np.linspace(0, trace.num_layers - 1, settings.layers).round().astype(int)
         trace = trace.filter(layers=tuple(int(m) for m in chosen))
-    halves = trace.split(0.5, settings.seed)
-    training, test = (
-        _problem(
-            settings,
-            configurations,
-            _tabulate(settings, grid, configurations, model, halves[0], part),
-            side,
-        )
-        for side, part in enumerate(halves)
-    )
-    training = training.calibrated(training)
-    return training, test.calibrated(training)
-
-
-def build_configurations(settings: ScenarioSettings, grid: tuple[int, int]) -> list[Topology]:
-    """Return the library: wirings of one fabric, or fabrics at the same injection bandwidth."""
-    common = (grid, settings.bandwidth, settings.latency, "iso-injection")
-    if settings.library == "fabrics":
-        return [
-            budget.build(name, *common, settings.base_share, settings.ports)
-            for name in settings.configurations
-        ]
-    return [
-        budget.build("optical", *common, settings.base_share, settings.ports, circuits=name)
-        for name in settings.configurations
+    contexts = Contexts(layouts, phase_domains(trace, settings), np.array(settings.load_levels))
+    parts = split_requests(trace, settings.seed)
+    step = StepSettings()
+    device = device_preset(step.device)
+    pools = [
+        step_pool(part, contexts, settings, model, device, step, pool_rng)
+        for part, pool_rng in zip(parts, rng.spawn(3), strict=True)
     ]
+    cluster, fitted = build_cluster(settings, grid, contexts, model, pools[0][0], step)
+    tables = [Table.of(cluster, pool, shares, layouts) for pool, shares in pools]
+    names = trace.domain_names
+
+    def timeline(table: Table, epochs: int, *stream: int) -> CoDesignProblem:
+        draw = np.random.default_rng([settings.seed, *stream])
+        return _timeline(
+            cluster, fitted, table, contexts, settings, names, epochs, usual, prior, draw
+        )
+
+    # What an epoch takes decides how much of a migration fits into it.
+    usual = settings.epoch_steps * float(tables[0].seconds.sum(axis=0).mean(axis=0).min())
+    prior = step_share(pools[0][0]).mean(axis=0)
+    training = timeline(tables[0], settings.epochs, 1)
+    training = replace(training, switching=training.switching.calibrated(training.switching))
+
+    def calibrated(problem: CoDesignProblem) -> CoDesignProblem:
+        return replace(problem, switching=problem.switching.calibrated(training.switching))
+
+    return Problems(
+        training=training,
+        validation=calibrated(timeline(tables[1], settings.test_epochs, 2)),
+        tests={
+            seed: calibrated(timeline(tables[2], settings.test_epochs, 3, seed)) for seed in seeds
+        },
+        settings=settings,
+        notes=trace.notes,
+    )
 
 
-def _tabulate(
+def split_requests(trace: RoutingTrace, seed: int) -> tuple[RoutingTrace, ...]:
+    """Return the training, validation and held-out part of a trace, split by request."""
+    training, rest = trace.split(1.0 - SPLIT[0], seed)
+    validation, test = rest.split(SPLIT[2] / (SPLIT[1] + SPLIT[2]), seed)
+    return training, validation, test
+
+
+def build_topologies(
     settings: ScenarioSettings,
     grid: tuple[int, int],
-    configurations: list[Topology],
-    model: MoEModel,
-    train: RoutingTrace,
-    served: RoutingTrace,
-) -> StepTable:
-    """Price ``pool`` steps of each phase; experts are placed by the training requests alone."""
-    rows, columns = grid
-    devices = np.arange(rows * columns)
-    networks = [(topology, None) for topology in configurations]
-    prefill = _job(settings, model, train, served, networks, "prefill", columns)
-    decode = _job(settings, model, train, served, networks, "decode", rows * columns)
-    groups = [replace(prefill, devices=row) for row in devices.reshape(grid)]
-    rng = np.random.default_rng([settings.seed, 2])
-    drawn = [
-        make_batches(served, columns, None, prefill.workload, part) for part in rng.spawn(rows)
-    ]
-    together = [
-        price_together(groups, index, batches)[0]
-        for index, batches in enumerate(zip(*drawn, strict=True))
-    ]
-    wide = [
-        run_tokens(decode, batch.positions, batch.origin, batch_seeds(decode, index))
-        for index, batch in enumerate(
-            make_batches(served, rows * columns, grid, decode.workload, rng.spawn(1)[0])
-        )
-    ]
-    scale = model.num_layers / served.num_layers  # the layers tabulated stand for all
-    return StepTable(scale * _parts(together), scale * _parts(wide))
+    layouts: Sequence[Layout],
+    demands: Sequence[FloatArray],
+) -> tuple[list[str], list[Topology], NDArray[np.int16]]:
+    """Return the library's names and topologies, and the one fitted to each layout, [V], or -1.
+
+    ``demands`` [N, N] are the layouts' mean training demands. Fitted to a layout is whichever
+    carries its demand sooner: the maximum-weight b-matching, or circulants inside its groups. A
+    wiring that turns out equal to an earlier one is left out.
+    """
+    common = (grid, settings.bandwidth, settings.latency, "iso-injection")
+    shares = settings.base_share, settings.ports
+    fitted = np.full(len(demands), -1, dtype=np.int16)
+    if settings.library == "fabrics":
+        made = [budget.build(name, *common, *shares) for name in settings.topologies]
+        return list(settings.topologies), made, fitted
+    names, made, lit = [], [], []
+    wanted = [(name, name, -1) for name in settings.topologies]
+    if settings.fit_circuits:
+        rng = np.random.default_rng([settings.seed, 5])
+        for v, (layout, demand) in enumerate(zip(layouts, demands, strict=True)):
+            candidates = [
+                budget.build("optical", *common, *shares, circuits=circuits)
+                for circuits in (
+                    choose_circuits(demand, settings.ports, connected=True),
+                    group_circuits(layout, settings.ports, rng),
+                )
+            ]
+            seconds = [float(route(c).transfer_time(demand[None])[0]) for c in candidates]
+            best = candidates[int(np.argmin(seconds))]
+            wanted.append((f"fitted-{v}", best.parameters["circuits"], v))
+    for name, circuits, v in wanted:
+        topology = budget.build("optical", *common, *shares, circuits=circuits)
+        own = sorted(topology.parameters["circuits"].tolist())
+        if own not in lit:
+            names.append(name)
+            made.append(topology)
+            lit.append(own)
+        if v >= 0:
+            fitted[v] = lit.index(own)
+    return names, made, fitted
 
 
-def _job(
+def build_cluster(
     settings: ScenarioSettings,
+    grid: tuple[int, int],
+    contexts: Contexts,
     model: MoEModel,
-    train: RoutingTrace,
-    served: RoutingTrace,
-    networks: list[tuple[Topology, None]],
-    phase: str,
-    devices: int,
-) -> Job:
-    tokens = settings.prefill_tokens if phase == "prefill" else settings.decode_tokens
-    placement = place(
-        train,
-        devices=devices,
-        slots=least_exact_slots(train.num_experts, devices),
-        method="eplb",
-        seed=settings.seed,
+    pool: StepPool,
+    step: StepSettings,
+) -> tuple[Cluster, NDArray[np.int16]]:
+    """Return the cluster with its library, made from training steps, and the fitted topologies."""
+    layouts = contexts.layouts
+    experts = pool.counts.shape[3]
+    slot_device = slot_devices(layouts, experts, settings.redundancy)
+    names, slot_expert, made_for = _library(settings, contexts, pool, slot_device)
+    demands = _demands(pool, layouts, slot_device, slot_expert[0])
+    topology_names, topologies, fitted = build_topologies(settings, grid, layouts, demands)
+    pull, offset = network_tables(
+        topologies, layouts, model.dispatch_bytes, model.combine_bytes, step.mtu
     )
-    step = StepSettings()
-    job = make_job(
-        served,
-        [],
-        placement,
-        model,
-        WorkloadSettings(phase=phase, batches=settings.pool, batch_tokens=tokens),
-        DispatchSettings(),
-        step,
-        settings.seed,
-    )
-    priced = tuple(Network.of(t, r, placement.num_experts, step.mtu) for t, r in networks)
-    grid = parse_grid(settings.grid)
-    return replace(job, networks=priced, grid=grid)
-
-
-def _parts(results: list[BatchResult]) -> FloatArray:
-    """Return [parts, steps, K]: dispatch, compute, combine summed over layers, and other."""
-    dispatch = np.stack([r.dispatch.sum(axis=1) for r in results])
-    compute = np.stack([np.full(dispatch.shape[1], r.compute.sum()) for r in results])
-    combine = np.stack([r.combine.sum(axis=1) for r in results])
-    other = np.stack([np.full(dispatch.shape[1], r.other) for r in results])
-    return np.stack([dispatch, compute, combine, other])
-
-
-def prefill_share(settings: ScenarioSettings, rng: np.random.Generator) -> FloatArray:
-    """Return each epoch's share of prefill steps, [epochs]: phases of geometric length."""
-    flips = rng.random(settings.epochs) < 1.0 / settings.phase_epochs
-    mostly_prompts = (np.cumsum(flips) + rng.integers(2)) % 2 == 1
-    centre = np.where(mostly_prompts, MOSTLY, 1.0 - MOSTLY)
-    return np.clip(centre + WOBBLE * rng.standard_normal(settings.epochs), 0.0, 1.0)
-
-
-def _problem(
-    settings: ScenarioSettings,
-    configurations: list[Topology],
-    table: StepTable,
-    side: int,
-) -> SwitchingProblem:
-    rng = np.random.default_rng([settings.seed, 3, side])
-    share = prefill_share(settings, rng)
-    steps = settings.epoch_steps
-    count = np.round(share * steps).astype(int)
-    cost = np.zeros((len(PARTS), settings.epochs, len(configurations)))
-    for epoch in range(settings.epochs):
-        prompts = rng.integers(settings.pool, size=count[epoch])
-        answers = rng.integers(settings.pool, size=steps - count[epoch])
-        cost[:, epoch] = table.prefill[:, prompts].sum(axis=1)
-        cost[:, epoch] += table.decode[:, answers].sum(axis=1)
-    features = (count / steps)[:, None]
+    links, optical = drawn_links(topologies)
+    groups = pool.counts.shape[1]
+    weight = np.zeros((len(layouts), groups))
+    for v, layout in enumerate(layouts):
+        weight[v, : len(layout.kinds)] = layout.sizes / layout.sizes.sum()
     hypothetical = settings.library == "fabrics"
     delay = delay_preset(settings.delay)
-    apart = ~np.eye(len(configurations), dtype=np.bool_)
-    return SwitchingProblem(
-        names=tuple(settings.configurations),
-        cost=cost.sum(axis=0),
-        switch_cost=np.where(apart, delay.total, 0.0)
+    apart = ~np.eye(len(topologies), dtype=np.bool_)
+    token_seconds, weight_seconds = roofline(model, device_preset(step.device))
+    scale = model.num_layers / pool.counts.shape[2]
+    cluster = Cluster(
+        topologies=tuple(topology_names),
+        placements=names,
+        layouts=tuple(layout.name for layout in layouts),
+        pull=pull,
+        offset=offset,
+        group_of=np.stack([layout.group_of for layout in layouts]),
+        weight=weight,
+        slot_device=slot_device,
+        slot_expert=slot_expert,
+        overhead=step.collective_overhead,
+        token_seconds=token_seconds,
+        weight_seconds=weight_seconds,
+        layer_scale=scale,
+        reconfiguration=np.where(apart, delay.total, 0.0)
         if hypothetical
-        else switch_cost(configurations, delay),
-        components=dict(zip(PARTS, cost, strict=True)),
-        features=features.astype(np.float32),
-        feature_names=("prefill_share",),
-        episode_length=settings.episode_length,
+        else switch_cost(topologies, delay),
+        expert_bytes=model.expert_weight_bytes * settings.migration_scale,
+        nic=settings.bandwidth,
+        migration_share=settings.migration_share,
+        grid=grid,
         hypothetical=hypothetical,
+        links=links,
+        optical=optical,
     )
+    return _with_annealed(cluster, pool, made_for, settings.seed), fitted
 
 
-@lru_cache(maxsize=1)
-def default_problem() -> SwitchingProblem:
-    """Return the problem an environment runs when given none: a small fabric, mixtral-8x7b."""
-    settings = ScenarioSettings(
-        model="mixtral-8x7b",
-        grid="4x4",
-        configurations=("mesh", "torus", "rows"),
-        prefill_tokens=512,
-        decode_tokens=1024,
-        layers=4,
-        pool=16,
-        epochs=400,
-        synthetic_requests=16,
+def _library(
+    settings: ScenarioSettings, contexts: Contexts, pool: StepPool, slot_device: NDArray[np.int16]
+) -> tuple[tuple[str, ...], NDArray[np.int16], list[NDArray[np.bool_]]]:
+    """Return the placements' names, EPLB's slots [P, V, M, S], and the steps each is made for."""
+    layout, domain, _ = contexts.split(pool.context.astype(np.int64))
+    names: list[str] = []
+    chosen: list[NDArray[np.bool_]] = []
+    every = np.ones(len(layout), dtype=np.bool_)
+    for name in settings.placements:
+        if name == "domains":
+            if len(contexts.domains) > 1:
+                for index in range(len(contexts.domains)):
+                    names.append(f"domain-{index}")
+                    chosen.append(domain == index)
+        else:
+            names.append(name)
+            chosen.append(every)
+    slots = slot_device.shape[1]
+    made = [
+        [
+            balanced(
+                pool.counts[steps & (layout == v)].mean(axis=0, dtype=np.float64),
+                where,
+                slots,
+                settings.redundancy,
+                settings.seed,
+            )
+            for v, where in enumerate(contexts.layouts)
+        ]
+        for steps in chosen
+    ]
+    return tuple(names), np.array(made, dtype=np.int16), chosen
+
+
+def _with_annealed(
+    cluster: Cluster, pool: StepPool, made_for: list[NDArray[np.bool_]], seed: int
+) -> Cluster:
+    """Return the cluster with all placements annealed, on the topology best so far, but EPLB's."""
+    topology = int(price_library(cluster, pool).sum(axis=0).mean(axis=(0, 2)).argmin())
+    slot_expert = cluster.slot_expert.copy()
+    for p, name in enumerate(cluster.placements):
+        if name in ("mix", RECENT):
+            continue
+        for v in range(len(cluster.layouts)):
+            rng = np.random.default_rng([seed, 4, p, v])
+            steps = np.flatnonzero(made_for[p] & (pool.layout == v))
+            slot_expert[p, v] = annealed(cluster, pool, slot_expert[p, v], v, topology, steps, rng)
+    return replace(cluster, slot_expert=slot_expert)
+
+
+def _demands(
+    pool: StepPool,
+    layouts: tuple[Layout, ...],
+    slot_device: NDArray[np.int16],
+    slot_expert: NDArray[np.int16],
+) -> list[FloatArray]:
+    """Return each layout's mean token copies between devices both ways, [N, N]."""
+    received = received_tokens(pool, layouts, slot_device, slot_expert)
+    demands = []
+    for v, layout in enumerate(layouts):
+        same = (layout.group_of[:, None] == layout.group_of) & (layout.group_of >= 0)
+        np.fill_diagonal(same, False)
+        mean = received[pool.layout == v].mean(axis=0, dtype=np.float64)
+        there = same * (mean / (same.sum(axis=0) + 1))
+        demands.append(np.asarray(there + there.T))
+    return demands
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A pool of steps with what each costs and looks like under the library."""
+
+    pool: StepPool
+    shares: NDArray[np.float32]  # [Q, D]
+    seconds: FloatArray  # [4, Q, A, P]
+    demand: NDArray[np.float32]  # [Q, 2]
+    bound: FloatArray  # [Q] seconds
+
+    @classmethod
+    def of(
+        cls,
+        cluster: Cluster,
+        pool: StepPool,
+        shares: NDArray[np.float32],
+        layouts: tuple[Layout, ...],
+    ) -> Table:
+        """Price every step of the pool under every configuration."""
+        received = received_tokens(pool, layouts, cluster.slot_device, cluster.slot_expert[0])
+        return cls(
+            pool,
+            shares,
+            price_library(cluster, pool),
+            demand_statistics(pool, layouts, received, quadrant(cluster.grid)),
+            step_bound(cluster, pool),
+        )
+
+
+def _timeline(
+    cluster: Cluster,
+    fitted: NDArray[np.int16],
+    table: Table,
+    contexts: Contexts,
+    settings: ScenarioSettings,
+    domain_names: tuple[str, ...],
+    epochs: int,
+    epoch_seconds: float,
+    prior: FloatArray,
+    rng: np.random.Generator,
+) -> CoDesignProblem:
+    ahead = settings.backlog_epochs  # beyond the end, so that the last backlog is known too
+    context_rng, step_rng = rng.spawn(2)
+    context = context_timeline(contexts, settings, epochs + ahead, context_rng)
+    steps = draw_steps(context, settings, step_rng)
+    features, feature_names = queue_features(
+        context, steps, table.shares, contexts, domain_names, ahead
     )
-    return build_problems(settings)[0]
+    features, steps = features[:epochs], steps[:epochs]
+    repeat = settings.epoch_steps / settings.draws
+    recent = follow_recent(
+        cluster, table.pool, steps, contexts.layouts, settings, epoch_seconds, prior
+    )
+    parts = table.seconds[:, steps]  # [4, T, J, A, P]
+    if RECENT in cluster.placements:
+        parts[..., cluster.placements.index(RECENT)] = recent.seconds
+    configurations = len(cluster.topologies) * len(cluster.placements)
+    per_step = parts.sum(axis=0).reshape(epochs, settings.draws, configurations)
+    summed = repeat * parts.sum(axis=2).reshape(len(PARTS), epochs, configurations)
+    count = len(cluster.placements)
+    topology = np.arange(configurations) // count
+    switching = SwitchingProblem(
+        names=tuple(f"{a}/{p}" for a in cluster.topologies for p in cluster.placements),
+        cost=summed.sum(axis=0),
+        switch_cost=cluster.reconfiguration[np.ix_(topology, topology)],
+        components=dict(zip(PARTS, summed, strict=True)),
+        features=features,
+        feature_names=feature_names,
+        episode_length=settings.episode_length,
+        hypothetical=cluster.hypothetical,
+        placements=cluster.placements,
+        migration=Migration(
+            recent.stall,
+            recent.lag,
+            settings.migration_share / (1.0 - settings.migration_share),
+        ),
+        steps=per_step.astype(np.float32),
+        bound=repeat * table.bound[steps].sum(axis=1),
+        demand=table.demand[steps].mean(axis=1),
+        demand_names=("concentration", "locality"),
+    )
+    return CoDesignProblem(
+        cluster=cluster,
+        pool=table.pool,
+        steps=steps,
+        repeat=repeat,
+        forecast=recent.forecast,
+        epoch_seconds=epoch_seconds,
+        switching=switching,
+        fitted=fitted,
+        recent=recent.slots,
+    )

@@ -88,7 +88,7 @@ def step(
     Raises:
         InputError: an action is not one of 0..K-1, or an episode is already over.
     """
-    chosen = _actions(action, state.start.size, problem.num_configurations)
+    chosen = check_actions(action, state.start.size, problem.num_configurations)
     if (state.done >= problem.episode_length).any():
         raise InputError("the episode is over: reset before the next step")
     epoch = state.start + state.done
@@ -140,14 +140,15 @@ def transition_cost(problem: SwitchingProblem, epoch: ArrayLike) -> NDArray[np.f
     cost = problem.cost[epochs]
     if problem.migration is None:
         return np.asarray(problem.switch_cost + cost[:, None, :])
-    configuration = np.arange(problem.num_configurations)
-    placement = problem.placement_of(configuration)
-    serving = (configuration - placement)[None] + placement[:, None]
-    rows = problem.migration.row(epochs)[:, None, None]
-    pair = placement[:, None], placement[None]
-    stall, lag = problem.migration.stall[rows, *pair], problem.migration.lag[rows, *pair]
-    slowed = cost[:, serving] + problem.migration.slowdown * problem.network[epochs][:, serving]
-    return np.asarray(problem.switch_cost + stall + (1.0 - lag) * cost[:, None, :] + lag * slowed)
+    # Stall and slowdown are the same from every topology: [n, old, topology, new] is enough.
+    shape = (len(epochs), len(problem.topologies), problem.num_placements)
+    rows, slowdown = problem.migration.row(epochs), problem.migration.slowdown
+    lag = problem.migration.lag[rows][:, :, None]
+    slowed = (cost + slowdown * problem.network[epochs]).reshape(shape).swapaxes(1, 2)[..., None]
+    exposed = (1.0 - lag) * cost.reshape(shape)[:, None] + lag * slowed
+    exposed += problem.migration.stall[rows][:, :, None]
+    whole = problem.switch_cost.reshape(shape[1:] * 2) + exposed[:, None]
+    return np.asarray(whole.reshape(len(epochs), *problem.switch_cost.shape))
 
 
 def observe(
@@ -170,7 +171,7 @@ def observe(
         seen = np.minimum(problem.cost[coming] / problem.scale, COST_LIMIT)
         observation[:, layout["coming"]] = seen * more[:, None]
     if layout.queue:
-        observation[:, layout["queue"]] = problem.features[coming] * more[:, None]
+        observation[:, layout["queue"]] = np.where(more[:, None], problem.features[coming], 0.0)
     observation[:, -1] = 1.0 - state.done / problem.episode_length
     return observation
 
@@ -195,12 +196,18 @@ def first_epoch(
     return int(episodes[episode])
 
 
-def _actions(action: ArrayLike, copies: int, count: int) -> NDArray[np.int64]:
+def check_actions(action: ArrayLike, copies: int, count: int) -> NDArray[np.int64]:
+    """Return the actions as int64 [copies], each 0..count-1.
+
+    Raises:
+        InputError: they are not.
+    """
     chosen = np.atleast_1d(np.asarray(action))
     if chosen.shape != (copies,) or not np.issubdtype(chosen.dtype, np.integer):
         raise InputError(
             f"actions must be {copies} integers, got shape {list(chosen.shape)} of {chosen.dtype}"
         )
     if copies and (chosen.min() < 0 or chosen.max() >= count):
-        raise InputError(f"an action must be 0..{count - 1}, got {chosen.tolist()}")
+        wrong = int(chosen[(chosen < 0) | (chosen >= count)][0])
+        raise InputError(f"an action must be 0..{count - 1}, got {wrong}")
     return chosen.astype(np.int64)

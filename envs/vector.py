@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
-from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from topomoe.envs.autoreset import every, restarted
+from topomoe.envs.generators import pack, seed_copies, unpack
 from topomoe.envs.layout import ObservationLayout
-from topomoe.envs.problem import SwitchingProblem
-from topomoe.envs.resolve import resolve
-from topomoe.envs.switching import make_spaces, reset_info, step_info
-from topomoe.envs.transition import State, begin, first_epoch, observe, step
+from topomoe.envs.resolve import Given, library_table
+from topomoe.envs.switching import InfoMaker, make_spaces
+from topomoe.envs.transition import State, begin, check_actions, first_epoch
 from topomoe.topologies.errors import InputError
 
+if TYPE_CHECKING:
+    from topomoe.envs.transition_kernel import Tables
+
 Observations: TypeAlias = NDArray[np.float32]
+_STATE = tuple(field.name for field in fields(State))
 
 
 class TopologySwitchVectorEnv(VectorEnv[Observations, NDArray[np.int64], NDArray[Any]]):
@@ -31,7 +36,7 @@ class TopologySwitchVectorEnv(VectorEnv[Observations, NDArray[np.int64], NDArray
 
     Args:
         num_envs: number of copies, >= 1.
-        problem: the problem, the path of a stored one, or None for a small built-in one.
+        problem: see ``TopologySwitchEnv``.
         observe: see ``TopologySwitchEnv``.
         queue: see ``TopologySwitchEnv``.
 
@@ -47,19 +52,20 @@ class TopologySwitchVectorEnv(VectorEnv[Observations, NDArray[np.int64], NDArray
     def __init__(
         self,
         num_envs: int = 1,
-        problem: SwitchingProblem | str | Path | None = None,
+        problem: Given = None,
         observe: str = "before",
         queue: bool = True,
     ) -> None:
         if num_envs < 1:
             raise InputError(f"num_envs must be >= 1, got {num_envs}")
         self.num_envs = num_envs
-        self.problem = resolve(problem)
+        self.problem = library_table(problem)
         self.layout = ObservationLayout.of(self.problem, observe, queue)
         self.single_observation_space, self.single_action_space = make_spaces(self.layout)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._generators: list[np.random.Generator | None] = [None] * num_envs
+        self._info = InfoMaker.of(self.problem)
         self._state: State | None = None
 
     def reset(
@@ -69,18 +75,7 @@ class TopologySwitchVectorEnv(VectorEnv[Observations, NDArray[np.int64], NDArray
         options: dict[str, Any] | None = None,
     ) -> tuple[Observations, dict[str, Any]]:
         """Start all copies; ``options={"episode": i}`` takes one number, or one for each copy."""
-        seeds: list[int | None]
-        if seed is None:
-            seeds = [None] * self.num_envs
-        elif isinstance(seed, (int, np.integer)):
-            seeds = [int(seed) + copy for copy in range(self.num_envs)]
-        else:
-            seeds = list(seed)
-        if len(seeds) != self.num_envs:
-            raise InputError(f"seed must be one number or {self.num_envs}, got {len(seeds)}")
-        for copy, one in enumerate(seeds):
-            if one is not None or self._generators[copy] is None:
-                self._generators[copy] = seeding.np_random(one)[0]
+        self._generators = list(seed_copies(self._generators, seed))
         given = dict(options or {})
         episodes = np.broadcast_to(np.asarray(given.pop("episode", None)), self.num_envs).tolist()
         starts = [
@@ -88,10 +83,9 @@ class TopologySwitchVectorEnv(VectorEnv[Observations, NDArray[np.int64], NDArray
             for copy, episode in enumerate(episodes)
         ]
         self._state = begin(self.problem, starts)
-        infos: dict[str, Any] = {}
-        for key, value in reset_info(self.problem, self._state):
-            infos[key], infos[f"_{key}"] = value, np.ones(self.num_envs, dtype=np.bool_)
-        return observe(self.problem, self._state, self.layout), infos
+        # The kernel moves these arrays on in place, so what is handed out are copies.
+        infos = {key: value.copy() for key, value in self._info.reset(self._state)}
+        return self._tables.observe(self._state), every(infos, self.num_envs)
 
     def step(
         self, actions: NDArray[np.int64]
@@ -99,59 +93,80 @@ class TopologySwitchVectorEnv(VectorEnv[Observations, NDArray[np.int64], NDArray
         """Set every copy's configuration and run one epoch."""
         if self._state is None:
             raise InputError("reset must be called before step")
-        state, reward, outcome = step(self.problem, self._state, actions)
-        observation = observe(self.problem, state, self.layout)
-        over = state.done == self.problem.episode_length
-        infos: dict[str, Any] = {}
-        every = np.ones(self.num_envs, dtype=np.bool_)
-        for key, value in step_info(self.problem, outcome):
-            infos[key], infos[f"_{key}"] = value, every
-        if over.any():
-            infos, observation, state = self._restart(state, over, observation, infos)
-        self._state = state
-        return observation, reward, over, np.zeros_like(over), infos
+        chosen = check_actions(actions, self.num_envs, self.problem.num_configurations)
+        reward, outcome = self._tables.step(self._state, chosen)
+        observation = self._tables.observe(self._state)
+        over = self._state.done == self.problem.episode_length
+        infos = dict(self._info.step(outcome))
+        if not over.any():
+            return observation, reward, over, np.zeros_like(over), every(infos, self.num_envs)
+        self._restart(self._state, over)
+        said = restarted(infos, dict(self._info.reset(self._state)), over, observation)
+        observation = self._tables.observe(self._state)
+        return observation, reward, over, np.zeros_like(over), said
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Which configurations may be chosen, bool [num_envs, K]: all of them."""
         return np.ones((self.num_envs, self.problem.num_configurations), dtype=np.bool_)
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """Return where all copies stand, as arrays that ``load_state_dict`` takes.
+
+        They are ``start``, ``done``, ``configuration`` (int64 [n]), ``average`` (float64 [n, K])
+        and the random generators' states, ``generators`` (uint64 [n, 6]).
+
+        Raises:
+            InputError: the copies have not been reset yet.
+        """
+        if self._state is None:
+            raise InputError("reset must be called before state_dict")
+        arrays = {name: getattr(self._state, name).copy() for name in _STATE}
+        generators = [one for one in self._generators if one is not None]
+        return {**arrays, "generators": pack(generators)}
+
+    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Continue where ``state_dict`` was taken: the same actions give the same steps.
+
+        Raises:
+            InputError: this is not the state of so many copies of this problem.
+        """
+        if set(state) != {*_STATE, "generators"}:
+            raise InputError(f"the copies' state must hold {[*_STATE, 'generators']}")
+        problem, shape = self.problem, (self.num_envs,)
+        ranges = {
+            "start": problem.num_epochs - problem.episode_length,
+            "done": problem.episode_length - 1,
+            "configuration": problem.num_configurations - 1,
+        }
+        arrays = {name: np.array(state[name]) for name in _STATE}
+        for name, largest in ranges.items():
+            array = arrays[name]
+            if array.dtype != np.int64 or array.shape != shape:
+                raise InputError(f"{name} must be int64 {list(shape)} in the copies' state")
+            if array.min() < 0 or array.max() > largest:
+                raise InputError(f"{name} must be 0..{largest} in the copies' state")
+        average = arrays["average"]
+        if average.dtype != np.float64 or average.shape != (*shape, problem.num_configurations):
+            raise InputError("average must be float64 [copies, configurations]")
+        if not np.isfinite(average).all():
+            raise InputError("average must be finite in the copies' state")
+        self._generators = list(unpack(state["generators"], self.num_envs))
+        self._state = State(**arrays)
+
+    @cached_property
+    def _tables(self) -> Tables:
+        from topomoe.envs.transition_kernel import Tables  # loads the compiler
+
+        return Tables.of(self.problem, self.layout)
 
     def _first_epoch(self, copy: int, options: dict[str, Any] | None) -> int:
         generator = self._generators[copy]
         assert generator is not None
         return first_epoch(self.problem, options, generator)
 
-    def _restart(
-        self, state: State, over: NDArray[np.bool_], last: Observations, infos: dict[str, Any]
-    ) -> tuple[dict[str, Any], Observations, State]:
-        """Reset the copies that are ``over``; what they ended with becomes ``final_*``."""
+    def _restart(self, state: State, over: NDArray[np.bool_]) -> None:
+        """Begin new episodes where copies are ``over``."""
         ended: list[int] = over.nonzero()[0].tolist()
         fresh = begin(self.problem, [self._first_epoch(copy, None) for copy in ended])
-        merged = {}
-        for name in ("start", "done", "configuration", "average"):
-            merged[name] = getattr(state, name).copy()
-            merged[name][over] = getattr(fresh, name)
-        restarted = State(**merged)
-        final_obs = np.full(self.num_envs, None, dtype=object)
-        for copy in ended:
-            final_obs[copy] = last[copy]
-        final_info: dict[str, Any] = {}
-        started = dict(reset_info(self.problem, restarted))
-        running: dict[str, Any] = {}
-        for key, value in infos.items():
-            if key.startswith("_"):
-                continue
-            final_info[key], final_info[f"_{key}"] = np.where(over, value, _zero(value)), over
-            # A restarted copy's info is its reset's, which has no costs yet.
-            if key in started:
-                new = np.where(over, started[key], value)
-                running[key], running[f"_{key}"] = new, np.ones_like(over)
-            elif not over.all():
-                running[key], running[f"_{key}"] = np.where(over, _zero(value), value), ~over
-        running["final_obs"], running["_final_obs"] = final_obs, over
-        running["final_info"], running["_final_info"] = final_info, over
-        first = observe(self.problem, restarted, self.layout)
-        return running, np.where(over[:, None], first, last), restarted
-
-
-def _zero(value: NDArray[Any]) -> NDArray[Any]:
-    return np.full_like(value, None) if value.dtype == object else np.zeros_like(value)
+        for name in _STATE:
+            getattr(state, name)[over] = getattr(fresh, name)

@@ -42,11 +42,6 @@ STEPS = (
     "--synthetic-requests 8"
 )
 STUDY = f"{STEPS} --resamples 2 --pattern-draws 3"
-SCENARIO = (
-    "--model mixtral-8x7b --grid 2x4 --synthetic-requests 8 --configurations mesh,torus,rows "
-    "--layers 2 --pool 4 --epochs 60 --episode-length 20 --prefill-tokens 64 --decode-tokens 128"
-)
-PPO = "--timesteps 2048 --copies 16"
 # The command line without figures and report, which draw the same table whatever made it.
 NO_FIGURES = """
 import sys
@@ -83,16 +78,6 @@ def traces(tmp_path_factory: pytest.TempPathFactory, topomoe: Call) -> Path:
     assert status == 0, err
     assert "8 requests" in out
     assert f"trace: {folder}" in out
-    return folder
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, topomoe: Call) -> Path:
-    """A run folder of topomoe train, with figures."""
-    folder = tmp_path_factory.mktemp("trained") / "ppo"
-    status, out, err = topomoe(*shlex.split(f"train {SCENARIO} {PPO} --out {folder}"))
-    assert status == 0, err
-    assert f"agent: {folder} (reachable configurations)" in out
     return folder
 
 
@@ -320,78 +305,3 @@ def test_a_trace_is_written_as_it_was_drawn(traces: Path, topomoe: Call) -> None
     status, out, _ = topomoe("trace", traces)
     assert status == 0
     assert all(name in out for name in drawn.domain_names)
-
-
-def test_train_evaluate_and_plot(topomoe: Call, trained: Path, tmp_path: Path) -> None:
-    assert {path.name for path in trained.iterdir()} == {
-        "config.toml",
-        "results.parquet",
-        "results.csv",
-        "training.npz",
-        "test.npz",
-        "seed-0",
-        "figures",
-    }
-    folder = tmp_path / "compare"
-    words = f"evaluate --agents never-switch,hysteresis,clairvoyant,{trained} --out {folder}"
-    status, out, err = topomoe(*shlex.split(words))
-    assert status == 0, err
-    assert "hypothetical" not in out
-    for agent in ("never-switch", "hysteresis", "clairvoyant", "ppo"):
-        assert agent in out
-    results = pd.read_parquet(folder / "results.parquet")
-    written = [tomllib.loads((run / "config.toml").read_text()) for run in (folder, trained)]
-    assert written[0]["problem"] == written[1]["problem"]  # the scenario that really ran
-    assert set(results["record"]) == {"episode", "summary", "timeline", "curve"}
-    summary = results[results["record"] == "summary"].set_index("agent")
-    assert summary.loc["never-switch", "ratio_to_never_switch"] == 1.0
-    assert (summary["ratio_to_clairvoyant"] >= 1 - 1e-12).all()
-    drawn = sorted((folder / "figures").iterdir())
-    assert drawn
-    for path in drawn:
-        path.unlink()
-    status, out, _ = topomoe("plot", folder)
-    assert status == 0
-    assert [Path(line) for line in sorted(out.split())] == drawn
-    assert sorted((folder / "figures").iterdir()) == drawn
-
-
-def test_training_again_gives_the_same_agent(
-    topomoe: Call, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cli, "draw", lambda folder: [])
-    folder = tmp_path / "again"
-    assert topomoe(*shlex.split(f"train {SCENARIO} {PPO} --out {folder}"))[0] == 0
-    for name in ("config.toml", "results.csv", "test.npz", "seed-0/policy.safetensors"):
-        assert (folder / name).read_bytes() == (trained / name).read_bytes(), name
-    # A training that lost its results, as a killed one has none, takes up what is there.
-    (folder / "results.parquet").unlink()
-    kept = (folder / "seed-0" / "policy.safetensors").stat().st_mtime_ns
-    assert topomoe(*shlex.split(f"train {SCENARIO} {PPO} --out {folder} --resume"))[0] == 0
-    assert (folder / "seed-0" / "policy.safetensors").stat().st_mtime_ns == kept
-    assert (folder / "results.csv").read_bytes() == (trained / "results.csv").read_bytes()
-
-
-def test_switching_between_fabrics_is_marked_hypothetical_wherever_it_is_shown(
-    topomoe: Call, tmp_path: Path
-) -> None:
-    fabrics = f"{SCENARIO} --library fabrics --configurations mesh,fat-tree"
-    folder, compared = tmp_path / "fabrics", tmp_path / "compared"
-    words = f"train {fabrics} --timesteps 64 --copies 2 --batch-size 64 --out {folder}"
-    status, out, err = topomoe(*shlex.split(words))
-    assert status == 0, err
-    assert "(hypothetical configurations)" in out
-    status, out, err = topomoe(
-        *shlex.split(f"evaluate --agents rotor,{folder} {fabrics} --out {compared}")
-    )
-    assert status == 0, err
-    assert out.startswith("Held-out episodes, hypothetical configurations")
-    for run in (folder, compared):
-        results = pd.read_parquet(run / "results.parquet")
-        assert set(results["switching"]) == {"hypothetical"}
-        assert tomllib.loads((run / "config.toml").read_text())["problem"]["library"] == "fabrics"
-    status, out, _ = topomoe(
-        *shlex.split(f"evaluate --agents rotor,greedy {fabrics} --out {tmp_path / 'baselines'}")
-    )
-    assert status == 0
-    assert "hypothetical" in out

@@ -6,9 +6,9 @@ import io
 import json
 import os
 import pickle
+import re
 import shlex
 import shutil
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,13 @@ SMALL = "--model mixtral-8x7b --grid 2x4 --synthetic-requests 4"
 STEPS = f"{SMALL} --slots 16 --batches 2 --batch-tokens 64"
 STUDY = f"{STEPS} --topologies mesh --placements contiguous --resamples 0 --pattern-draws 1"
 SCENARIO = (
-    f"{SMALL} --configurations mesh,torus --layers 2 --pool 2 --epochs 60 --episode-length 20 "
-    "--prefill-tokens 64 --decode-tokens 64"
+    "--model mixtral-8x7b --grid 2x4 --topologies mesh,torus --layouts 'decode 8' --layers 2 "
+    "--pool 2 --draws 2 --epochs 60 --test-epochs 40 --episode-length 20 --decode-tokens 32 "
+    "--prefill-tokens 32 --placements mix,domains --synthetic-requests 24"
 )
-TRAIN = f"{SCENARIO} --timesteps 64 --copies 2 --rollout 8 --batch-size 16 --hidden 4"
+TRAIN = (
+    f"{SCENARIO} --timesteps 64 --copies 2 --rollout 8 --batch-size 16 --hidden 4 --candidates 1"
+)
 # What each command gets before a case's own words; {out} must not be there afterwards.
 BASE = {
     "study": f"{STUDY} --out {{out}}",
@@ -39,7 +42,7 @@ BASE = {
     "placements": f"{STEPS} --methods contiguous --parts method --out {{out}}",
     "trace": "--out {out}",
     "train": f"{TRAIN} --out {{out}}",
-    "evaluate": f"{SCENARIO} --out {{out}}",
+    "evaluate": f"{SCENARIO} --seeds 1 --out {{out}}",
 }
 
 
@@ -177,6 +180,14 @@ def write_others(root: Path) -> None:
     (root / "folder.csv").mkdir()
     (root / "arrivals.csv").write_text("time\n1\nsoon\n")
     (root / "column.csv").write_text("when\n1\n")
+    scenarios = {
+        "unknown": "phase_epoch = 3.0\n",
+        "type": 'epochs = "many"\n',
+        "zero": "episode_length = 0\n",
+        "syntax": "epochs = = 3\n",
+    }
+    for name, text in scenarios.items():
+        (root / f"scenario-{name}.toml").write_text(text)
     (root / "file").write_text("mine")
     (root / "foreign").mkdir()
     (root / "foreign" / "notes").write_text("mine")
@@ -188,7 +199,7 @@ def write_runs(root: Path, call: Call) -> None:
         f"study {STUDY} --out {root}/study",
         f"simulate {STEPS} --out {root}/simulate",
         f"train {TRAIN} --out {root}/train",
-        f"train {TRAIN} --configurations mesh,rows --out {root}/other",
+        f"train {TRAIN} --topologies mesh --out {root}/other",
         f"place --trace {root}/good --devices 4 --slots 8 --out {root}/four.npz --figure none",
         f"place --trace {root}/good --devices 8 --slots 16 --out {root}/eight.npz --figure none",
     ):
@@ -211,6 +222,19 @@ def write_runs(root: Path, call: Call) -> None:
     def other_names(content: bytes) -> bytes:
         return json.dumps(json.loads(content) | {"names": ["mesh", "rows"]}).encode()
 
+    def huge(content: bytes) -> bytes:
+        config = json.loads(content)
+        return json.dumps(config | {"settings": {**config["settings"], "hidden": [10**9]}}).encode()
+
+    def other_algorithm(content: bytes) -> bytes:
+        return json.dumps(json.loads(content) | {"algorithm": "ppq"}).encode()
+
+    def other_digest(content: bytes) -> bytes:
+        return re.sub(rb'training_sha256 = "..', b'training_sha256 = "xx', content)
+
+    def other_key(content: bytes) -> bytes:
+        return content.replace(b"phase_epochs", b"phase_epoch")
+
     bomb = pickle.dumps(Bomb(root / CANARY))
     foreign = io.BytesIO()
     pd.DataFrame({"a": [1]}).to_parquet(foreign)
@@ -230,22 +254,18 @@ def write_runs(root: Path, call: Call) -> None:
     damaged("agent-empty", "train", "seed-0/agent.json", b"{}")
     damaged("agent-names", "train", "seed-0/agent.json", other_names)
     damaged("agent-curve", "train", "seed-0/learning_curve.csv", b"a,b\n1\n")
-    damaged("problem-half", "train", "test.npz", half)
-    damaged("problem-pickle", "train", "training.npz", bomb)
-    damaged("problem-object", "train", "training.npz", object_problem(root))
+    damaged("agent-huge", "train", "seed-0/agent.json", huge)
+    damaged("agent-nested", "train", "seed-0/agent.json", b"[" * 100_000)
+    damaged("agent-algorithm", "train", "seed-0/agent.json", other_algorithm)
+    damaged("other-digest", "train", "config.toml", other_digest)
+    damaged("renamed-key", "train", "config.toml", other_key)
     shutil.copytree(root / "train", root / "no-seed")
     shutil.rmtree(root / "no-seed" / "seed-0")
-    shutil.copytree(root / "train", root / "rotor")
-
-
-def object_problem(root: Path) -> bytes:
-    """Return an archive whose meta array holds a Bomb."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        array = io.BytesIO()
-        np.save(array, np.array([Bomb(root / CANARY)], dtype=object), allow_pickle=True)
-        archive.writestr("meta.npy", array.getvalue())
-    return buffer.getvalue()
+    for name, content in (("started", bomb), ("started-half", b"\x00" * 64)):
+        shutil.copytree(root / "train", root / name)
+        (root / name / "results.parquet").unlink()
+        (root / name / "seed-0" / "agent.json").unlink()
+        (root / name / "seed-0" / "checkpoint.safetensors").write_bytes(content)
 
 
 @pytest.fixture(scope="session")
@@ -271,7 +291,7 @@ TRACES: dict[str, tuple[str, ...]] = {
     "{bad}/object-id": ("0.npz", "request_id: holds Python objects", "never loaded"),
     "{bad}/pickle-folder": ("{bad}/pickle-folder/0.npz", "no .npz archive"),
     "{bad}/pickle.npz": ("{bad}/pickle.npz", "no .npz archive"),
-    "{bad}/other-key": ("{bad}/other-key/0.npz", "no field routed_experts"),
+    "{bad}/renamed-key": ("{bad}/renamed-key/0.npz", "no field routed_experts"),
     "{bad}/float": ("{bad}/float/0.npz", "routed_experts must be integers", "float64"),
     "{bad}/flat": ("{bad}/flat/0.npz", "[positions, layers, top-k]", "(32, 2)"),
     "{bad}/negative": ("{bad}/negative/0.npz", "routed_experts", "must be in 0..", "got -"),
@@ -410,61 +430,98 @@ SIMULATE_CASES: dict[str, tuple[str, ...]] = {
     "--group-layout scatter": ("unknown group layout 'scatter'; did you mean 'scattered'?",),
     "--topology optical --normalise iso-port --ports 1": ("optical needs ports >= 2",),
 }
-TRAIN_CASES: dict[str, tuple[str, ...]] = {
-    "--agent pppo": ("unknown agent 'pppo'; did you mean 'ppo'?",),
-    "--scenario defualt": ("unknown scenario 'defualt'; did you mean 'default'?",),
-    "--seeds 0": ("seeds must be >= 1, got 0",),
+SCENARIO_CASES: dict[str, tuple[str, ...]] = {
+    "--scenario defualt": (
+        "unknown scenario",
+        "'defualt'; did you mean 'default'?",
+    ),
+    "--scenario {bad}/none.toml": ("{bad}/none.toml: no such file",),
+    "--scenario {bad}/scenario-unknown.toml": (
+        "scenario-unknown.toml: unknown key 'phase_epoch'; did you mean 'phase_epochs'?",
+    ),
+    "--scenario {bad}/scenario-type.toml": ("scenario-type.toml: epochs must be a whole number",),
+    "--scenario {bad}/scenario-zero.toml": ("scenario-zero.toml: episode_length must be >= 1",),
+    "--scenario {bad}/scenario-syntax.toml": ("scenario-syntax.toml: not valid TOML",),
     "--delay mem": ("unknown reconfiguration delay 'mem'; did you mean 'mems'?",),
     "--library wiring": ("unknown library 'wiring'; did you mean 'wirings'?",),
-    "--library fabrics --configurations mesh,tours": ("unknown topology 'tours'", "'torus'?"),
-    "--configurations tours": ("unknown wiring 'tours'; did you mean 'torus'?",),
-    "--configurations mesh,mesh": ("configurations must name one or more different",),
-    "--configurations ''": ("configurations must name one or more different",),
+    "--library fabrics --topologies mesh,tours": ("unknown topology 'tours'", "'torus'?"),
+    "--topologies tours": ("unknown wiring 'tours'; did you mean 'torus'?",),
+    "--topologies mesh,mesh": ("topologies must name one or more different",),
+    "--topologies ''": ("topologies must name one or more different",),
+    "--placements domain": ("unknown placement of a library 'domain'; did you mean 'domains'?",),
+    "--layouts 'decode 9'": ("layout 'decode 9' needs 9 devices, the grid has 8",),
+    "--episode-length 0": ("problem: episode_length must be >= 1, got 0",),
     "--episode-length 61": ("episode_length must be <= epochs, got 61 and 60",),
-    "--phase-epochs nan": ("phase_epochs must be >= 1, got nan",),
+    "--episode-length 41": ("episode_length must be <= test_epochs, got 41 and 40",),
+    "--phase-epochs nan": ("phase_epochs must be >= 1 and finite, got nan",),
     "--base-share 1": ("problem: base_share must be in (0, 1), got 1.0",),
+    "--migration-share 0": ("problem: migration_share must be in (0, 1), got 0.0",),
+    "--grid 2x": ("grid must be rows x columns", "'2x'"),
     "--trace {bad}/none": ("{bad}/none: no such file or folder",),
-    "--timesteps 0": ("ppo: timesteps must be >= 1, got 0",),
+    "--seeds 0": ("seeds must be >= 1, got 0",),
+    "--config {bad}/study/config.toml": ("study/config.toml: unknown key",),
+}
+TRAIN_CASES: dict[str, tuple[str, ...]] = {
+    "--agent pppo": ("unknown agent 'pppo'; did you mean 'ppo'?",),
+    "--timesteps 0": ("learner: timesteps must be >= 1, got 0",),
     "--batch-size 7": ("batch_size must divide copies * rollout", "batch_size=7"),
     "--learning-rate inf": ("learning_rate", "finite", "got inf"),
     "--gamma 2": ("gamma must be 0..1, got 2.0",),
     "--hidden 8,a": ("--hidden must be a whole number, got 'a'",),
     "--observe befor": ("unknown observe 'befor'; did you mean 'before'?",),
-    "--config {bad}/study/config.toml": ("study/config.toml: unknown key",),
+    "--warm-start greedy": ("unknown warm_start 'greedy'",),
+    "--agent dqn": ("--timesteps is not a setting of dqn",),
+    "--ridge 0.1": ("--ridge is not a setting of ppo",),
+    "--processes -1": ("processes must be >= 0, got -1",),
+    "--config {bad}/renamed-key/config.toml": (
+        "renamed-key/config.toml: problem: unknown key 'phase_epoch'",
+    ),
     "--out {bad}/train": ("{bad}/train already holds a run; --resume continues it",),
-    "--out {bad}/train --resume --hidden 5": ("ppo.hidden is [4] there and [5] here",),
+    "--out {bad}/train --resume --hidden 5": ("learner.hidden is [4] there and [5] here",),
+    "--out {bad}/other-digest --resume": ("run.training_sha256 is 'xx",),
+    "--out {bad}/started --resume": ("checkpoint.safetensors: not a training's checkpoint",),
+    "--out {bad}/started-half --resume": ("checkpoint.safetensors: not a training's checkpoint",),
+    "--out {bad}/study --resume": ("study/config.toml is of study, not of train",),
     "--out {bad}/file": ("--out: {bad}/file is a file, not a folder",),
 }
 EVALUATE_CASES: dict[str, tuple[str, ...]] = {
     "--agents clairvoyent": ("'clairvoyent'; did you mean 'clairvoyant'?",),
-    "--agents ''": ("agents must name one or more different agents",),
     "--agents rotor,": ("--agents must not hold an empty name",),
-    "--agents rotor,rotor": ("agents must name one or more different agents",),
+    "--agents rotor,rotor": ("agents must not name anything twice, got rotor,rotor",),
+    "--agents rotor --scenario default,default": ("scenario must not name anything twice",),
+    "--agents periodic-eplb": (
+        "periodic-eplb on scenario default: periodic-eplb needs the placement",
+    ),
     "--agents {bad}/none": ("unknown agent or folder of topomoe train '{bad}/none'",),
     "--agents {bad}/file": ("unknown agent or folder of topomoe train '{bad}/file'",),
-    "--agents {bad}/empty": ("{bad}/empty/training.npz: no such file",),
-    "--agents {bad}/study": ("{bad}/study/training.npz: no such file",),
-    "--agents {bad}/no-seed": ("{bad}/no-seed: holds no trained agent",),
-    "--agents {bad}/train,{bad}/../{name}/train": ("agents must differ in name",),
-    "--agents rotor,{bad}/rotor": ("agents must differ in name", "{bad}/rotor"),
+    "--agents {bad}/empty": ("{bad}/empty: not a finished run, config.toml is missing",),
+    "--agents {bad}/study": ("{bad}/study: a run of topomoe study, not of topomoe train",),
+    "--agents {bad}/started": ("{bad}/started: not a finished run, results.parquet is missing",),
+    "--agents {bad}/no-seed": ("{bad}/no-seed/seed-0/agent.json: cannot be read",),
     "--agents {bad}/train,{bad}/other": (
-        "configurations is ('mesh', 'torus')",
-        "{bad}/other",
-        "'rows'",
+        "topologies is ('mesh', 'torus') in {bad}/train and ('mesh',) in {bad}/other",
     ),
-    "--agents {bad}/agent-names": ("{bad}/agent-names/seed-0", "another environment"),
+    "--agents rotor,{bad}/other --scenario default": (
+        "{bad}/other on scenario default: ",
+        "another environment: names",
+    ),
+    "--agents {bad}/other-digest": (
+        "the training problem is no longer that of {bad}/other-digest/config.toml",
+    ),
+    "--agents {bad}/renamed-key": ("renamed-key/config.toml: problem: unknown key 'phase_epoch'",),
+    "--agents {bad}/train-bad-config": ("train-bad-config/config.toml: not valid TOML",),
+    "--agents {bad}/agent-names": ("{bad}/agent-names/seed-0/agent.json",),
     "--agents {bad}/agent-weights": ("policy.safetensors", "SHA-256"),
     "--agents {bad}/agent-half": ("{bad}/agent-half/seed-0/policy.safetensors: cannot be read",),
     "--agents {bad}/agent-pickle": ("agent-pickle/seed-0/policy.safetensors: cannot be read",),
     "--agents {bad}/agent-json": ("{bad}/agent-json/seed-0/agent.json: cannot be read",),
+    "--agents {bad}/agent-nested": ("{bad}/agent-nested/seed-0/agent.json: cannot be read",),
     "--agents {bad}/agent-empty": ("{bad}/agent-empty/seed-0/agent.json: format must be",),
+    "--agents {bad}/agent-huge": ("{bad}/agent-huge/seed-0/agent.json",),
+    "--agents {bad}/agent-algorithm": ("unknown algorithm 'ppq'",),
     "--agents {bad}/agent-curve": ("learning_curve.csv: cannot be read",),
-    "--agents {bad}/problem-half": ("{bad}/problem-half/test.npz", "damaged"),
-    "--agents {bad}/problem-pickle": ("problem-pickle/training.npz", "not plain arrays"),
-    "--agents {bad}/problem-object": ("problem-object/training.npz", "not plain arrays"),
     "--agents rotor --out {bad}/foreign": ("{bad}/foreign is not empty and holds no run",),
     "--agents rotor --out {bad}/study": ("already holds a run; --overwrite replaces it",),
-    "--grid 2x": ("grid must be rows x columns", "'2x'"),
 }
 CIRCUITS = "--topology optical --circuits {bad}/circuits"
 NETWORK_CASES: dict[str, tuple[str, ...]] = {
@@ -621,7 +678,9 @@ def cases() -> list[tuple[str, tuple[str, ...]]]:
     for command, table in (
         ("study", STUDY_CASES),
         ("simulate", SIMULATE_CASES),
+        ("train", SCENARIO_CASES),
         ("train", TRAIN_CASES),
+        ("evaluate", SCENARIO_CASES),
         ("evaluate", EVALUATE_CASES),
         ("network", NETWORK_CASES),
         ("plot", RUN_CASES),
@@ -682,9 +741,10 @@ def test_no_bad_input_ran_what_it_holds(bad: Path, topomoe: Call, tmp_path: Path
         assert topomoe("place", "--load", path)[0] == 2
         words = f"place --trace {bad / 'good'} --devices 8 --previous {path}"
         assert topomoe(*words.split())[0] == 2
-    for name in ("agent-pickle", "problem-pickle", "problem-object"):
-        words = f"evaluate --agents {bad / name} --out {tmp_path / 'out'}"
-        assert topomoe(*words.split())[0] == 2
+    words = f"evaluate --agents {bad / 'agent-pickle'} --out {tmp_path / 'out'}"
+    assert topomoe(*words.split())[0] == 2
+    words = f"train {TRAIN} --out {bad / 'started'} --resume"
+    assert topomoe(*shlex.split(words))[0] == 2
     assert not (bad / CANARY).exists()
     # What they hold does run when unpickled: the check above can fail.
     pickle.loads(pickle.dumps(Bomb(tmp_path / CANARY)))

@@ -29,3 +29,9 @@ def nan_free_kernel(function: Callable[P, R]) -> Callable[P, R]:
         cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "nnan"}
     )(function)
     return compiled
+
+
+def exact_kernel(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile like ``kernel``, every operation as written: the same bits as NumPy's, one by one."""
+    compiled: Callable[P, R] = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    return compiled

@@ -66,6 +66,16 @@ register(
     entry_point="topomoe.envs.switching:TopologySwitchEnv",
     vector_entry_point="topomoe.envs.vector:TopologySwitchVectorEnv",
 )
+register(
+    id="topomoe/Placement-v0",
+    entry_point="topomoe.envs.placement_env:PlacementEnv",
+    vector_entry_point="topomoe.envs.codesign_vector:PlacementVectorEnv",
+)
+register(
+    id="topomoe/CoDesign-v0",
+    entry_point="topomoe.envs.codesign_env:CoDesignEnv",
+    vector_entry_point="topomoe.envs.codesign_vector:CoDesignVectorEnv",
+)
 
 
 def __getattr__(name: str) -> Any:

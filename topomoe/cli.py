@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from topomoe.commands.settings import EvaluateSettings, TrainSettings
+from topomoe.commands.settings import LEARNERS, EvaluateSettings
 from topomoe.envs.delay_sweep_settings import DelaySweepSettings
 from topomoe.network_settings import NetworkSettings
 from topomoe.place_settings import PlacementsSettings, PlaceSettings
@@ -45,8 +45,8 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in
 Run = Annotated[str, typer.Argument(help="Folder of a finished run.", metavar="RUN")]
 
 
-def with_flags(settings: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command that ends in ``**flags`` one flag for each leaf of a settings dataclass."""
+def with_flags(*settings: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command that ends in ``**flags`` one flag for each leaf of settings dataclasses."""
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(function, eval_str=True)
@@ -281,31 +281,49 @@ def trace(
 
 
 @app.command()
-@with_flags(TrainSettings)
+@with_flags(*dict.fromkeys(LEARNERS.values()))
 def train(
     out: Out = "runs/train",
     config: Config = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
+    processes: Annotated[
+        int,
+        typer.Option(
+            "--processes", help="Seeds trained at once; 0: as many as there are cores.", metavar="N"
+        ),
+    ] = 0,
     **flags: Any,
 ) -> None:
-    """Train an agent to rewire an optical fabric.
+    """Train an agent to choose topologies and placements.
 
-    topomoe train --agent ppo --scenario default --out runs/ppo
+    topomoe train --agent ppo --scenario default --seeds 5 --out runs/ppo
     """
-    settings = merge(TrainSettings, config, flags)
-    from topomoe.commands.train import prepare_training, train_agents
+    from topomoe.commands.settings import train_settings
+
+    settings = train_settings(config, flags)
+    if processes < 0:
+        raise InputError(f"processes must be >= 0, got {processes}")
+    from topomoe.commands.train import prepare_training, train_agents, training_rows
     from topomoe.progress import progress_bars
     from topomoe.run_folder import RunFolder
 
-    problems = prepare_training(settings)
-    folder = RunFolder.start(out, "train", to_dict(settings), resume, overwrite)
-    if not (folder.path / "results.parquet").is_file():
-        with progress_bars() as progress:
-            train_agents(settings, problems, folder, progress)
-    typer.echo(f"agent: {folder.path} ({problems[0].switching} configurations)")
-    draw(folder)
-    typer.echo(f"figures: {folder.path / 'figures'}")
+    RunFolder.vacant(out, "train", resume, overwrite)
+    with progress_bars() as progress:
+        given = prepare_training(settings)
+        folder = RunFolder.start(
+            out, "train", to_dict(settings), resume, overwrite, given.notes, given.facts()
+        )
+        if not (folder.path / "results.parquet").is_file():
+            train_agents(settings, given, folder, processes, progress)
+    say_all(given.notes)
+    say_table(
+        f"Trained, {given.training.switching} configurations", training_rows(settings, folder)
+    )
+    typer.echo(f"agent: {folder.path} ({given.training.switching} configurations)")
+    if (folder.results()["record"] == "curve").any():
+        draw(folder)
+        typer.echo(f"figures: {folder.path / 'figures'}")
 
 
 @app.command()
@@ -320,14 +338,22 @@ def evaluate(
 
     topomoe evaluate --agents never-switch,hysteresis,clairvoyant,runs/ppo --out runs/compare
     """
-    settings = merge(EvaluateSettings, config, flags)
-    from topomoe.commands.evaluate import evaluate_agents, prepare_evaluation, summary_rows
+    from topomoe.commands.settings import evaluate_request
+
+    request = evaluate_request(config, flags)
+    from topomoe.commands.evaluate import evaluate_agents, prepare_evaluation, write_evaluation
+    from topomoe.commands.evaluate_text import summary_tables
+    from topomoe.progress import progress_bars
     from topomoe.run_folder import RunFolder
 
-    settings, given = prepare_evaluation(settings)
-    folder = RunFolder.start(out, "evaluate", to_dict(settings), overwrite=overwrite)
-    result = evaluate_agents(given, folder)
-    say_table(f"Held-out episodes, {given.test.switching} configurations", summary_rows(result))
+    RunFolder.vacant(out, "evaluate", overwrite=overwrite)
+    given = prepare_evaluation(request)
+    with progress_bars() as progress:
+        results = evaluate_agents(given, progress)
+    folder = write_evaluation(given, results, out, overwrite)
+    say_all(tuple(dict.fromkeys(note for result in results for note in result.notes)))
+    for title, rows in summary_tables(results):
+        say_table(title, rows)
     draw(folder)
     typer.echo(f"figures: {folder.path / 'figures'}")
 

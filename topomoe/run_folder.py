@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 CONFIG = "config.toml"
 PARTS = ".parts"
+HALF_WRITTEN = ".*.part"  # files that a killed run was writing
 RESUMABLE = ("study", "train")
 HAS_RECORDS = ("study", "train", "evaluate", "placements")
 _OWN = (
@@ -31,8 +32,6 @@ _OWN = (
     "figures",
     "tables",
     "report.html",
-    "training.npz",
-    "test.npz",
 )
 _VERSIONED = (
     "topomoe",
@@ -43,6 +42,7 @@ _VERSIONED = (
     "pyarrow",
     "torch",
     "stable-baselines3",
+    "sb3-contrib",
 )
 
 
@@ -84,6 +84,8 @@ class RunFolder:
         run = {"kind": kind, **(facts or {}), "notes": list(notes)}
         config = {"run": run, **settings, "versions": versions()}
         existing = folder.path / CONFIG
+        for part in folder.path.glob(HALF_WRITTEN):
+            part.unlink(missing_ok=True)
         if existing.exists():
             if resume:
                 if folder.kind != kind:
@@ -116,7 +118,7 @@ class RunFolder:
         if overwrite or not folder.path.exists():
             return folder
         if not (folder.path / CONFIG).exists():
-            if any(folder.path.iterdir()):
+            if set(folder.path.iterdir()) - set(folder.path.glob(HALF_WRITTEN)):
                 raise InputError(f"--out: {path} is not empty and holds no run")
         elif not resume:
             ways = "--resume continues it, " if kind in RESUMABLE else ""

@@ -10,7 +10,7 @@ import ast
 import inspect
 import textwrap
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -120,7 +120,7 @@ def _leaves(defaults: Any) -> dict[str, tuple[tuple[str, ...], Any, Any, str]]:
 
 def build(cls: type[T], values: Mapping[str, Any], source: str) -> T:
     """Return the dataclass from nested TOML values; InputError for unknown keys and wrong types."""
-    return _changed(cls(), parse_table(cls, values, source), source)
+    return apply(cls(), parse_table(cls, values, source), source)
 
 
 def parse_table(cls: type, values: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -144,10 +144,10 @@ def parse_table(cls: type, values: Mapping[str, Any], source: str) -> dict[str, 
     return parsed
 
 
-def _changed(defaults: T, values: Mapping[str, Any], source: str) -> T:
-    """Return the defaults with these values; a table changes only the keys that it has."""
+def apply(defaults: T, values: Mapping[str, Any], source: str) -> T:
+    """Return the defaults with these parsed values; a table changes only the keys that it has."""
     changes = {
-        key: _changed(getattr(defaults, key), value, f"{source}: {key}")
+        key: apply(getattr(defaults, key), value, f"{source}: {key}")
         if isinstance(value, Mapping)
         else value
         for key, value in values.items()
@@ -169,8 +169,15 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not valid TOML ({error})") from None
 
 
-def merge(cls: type[T], config: str | None, flags: Mapping[str, Any]) -> T:
-    """Return the settings: defaults, then the TOML file, then the flags that are not None.
+def merge(
+    cls: type[T], config: str | None, flags: Mapping[str, Any], defaults: T | None = None
+) -> T:
+    """Return the settings: defaults, then the TOML file, then the flags that are not None."""
+    return apply(cls() if defaults is None else defaults, *given(cls, config, flags))
+
+
+def given(cls: type, config: str | None, flags: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return what a TOML file and, above it, flags say, parsed and nested, and where it is said.
 
     Tables ``versions`` and ``run`` of a written config are for the reader and are skipped.
     """
@@ -190,7 +197,7 @@ def merge(cls: type[T], config: str | None, flags: Mapping[str, Any]) -> T:
         into[path[-1]] = parse_value(kind, flags[name], f"--{name.replace('_', '-')}")
     if any(value is not None for value in flags.values()):
         sources.append("flags")
-    return _changed(cls(), values, " and ".join(sources) or "settings")
+    return values, " and ".join(sources) or "settings"
 
 
 def to_dict(settings: Any) -> dict[str, Any]:
@@ -207,13 +214,21 @@ def to_dict(settings: Any) -> dict[str, Any]:
     return out
 
 
-def flag_parameters(cls: type, option: Callable[..., Any]) -> list[inspect.Parameter]:
+def flag_parameters(
+    cls: type | Sequence[type], option: Callable[..., Any]
+) -> list[inspect.Parameter]:
     """Return keyword parameters, one a leaf, for a command; ``option`` is typer.Option.
 
-    Each defaults to None, so that a flag not given leaves the config file's value.
+    Each defaults to None, so that a flag not given leaves the config file's value. Of several
+    dataclasses a leaf that more than one have is one flag, documented as in the first that has it.
     """
+    classes = [cls] if isinstance(cls, type) else list(cls)
+    found: dict[str, tuple[Any, Any, str]] = {}
+    for one in classes:
+        for name, (_, kind, default, doc) in leaves(one).items():
+            found.setdefault(name, (kind, default, doc))
     parameters = []
-    for name, (_, kind, default, doc) in leaves(cls).items():
+    for name, (kind, default, doc) in found.items():
         flag = f"--{name.replace('_', '-')}"
         shown = _shown(kind, default)
         text = f"{doc} [default: {shown}]" if shown not in (None, "") else doc

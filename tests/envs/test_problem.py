@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from topomoe.envs.migration import Migration
 from topomoe.envs.phases import phase_problem
 from topomoe.envs.problem import SwitchingProblem
+from topomoe.envs.seal import seal
 from topomoe.topologies.errors import InputError
 
 GOOD = {
@@ -124,8 +127,44 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path, damage: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_pickled_array_is_never_loaded(tmp_path: Path) -> None:
+def test_every_byte_of_a_file_is_checked(tmp_path: Path) -> None:
+    path = tmp_path / "problem.npz"
+    phase_problem(num_configurations=2, epochs=4, episode_length=2).save(path)
+    content = path.read_bytes()
+    for position in range(len(content)):
+        changed = bytearray(content)
+        changed[position] ^= 1 << position % 8
+        path.write_bytes(changed)
+        with pytest.raises(InputError, match="checksum"):
+            SwitchingProblem.load(path)
+
+
+def test_a_pickled_array_is_never_loaded_whoever_sealed_it(tmp_path: Path) -> None:
     path = tmp_path / "p.npz"
     np.savez(path, meta=np.array([{"format": "x"}], dtype=object))
-    with pytest.raises(InputError, match=r"p\.npz"):
-        SwitchingProblem.load(path)
+    for content in (path.read_bytes(), seal(path.read_bytes())):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"p\.npz"):
+            SwitchingProblem.load(path)
+
+
+def test_a_problem_with_placements_and_migration_survives_its_file(tmp_path: Path) -> None:
+    plain = phase_problem(num_configurations=4, epochs=12, episode_length=6)
+    random = np.random.default_rng(0)
+    problem = replace(
+        plain,
+        names=("mesh/a", "mesh/b", "torus/a", "torus/b"),
+        placements=("a", "b"),
+        migration=Migration(random.random((12, 2, 2)), random.random((12, 2, 2)), 0.25),
+        metric=np.zeros(0),
+    )
+    problem.save(tmp_path / "p.npz")
+    again = SwitchingProblem.load(tmp_path / "p.npz")
+    assert again.migration is not None
+    assert problem.migration is not None
+    assert (again.topologies, again.placements) == (("mesh", "torus"), ("a", "b"))
+    assert again.migration.slowdown == 0.25
+    for name in ("stall", "lag"):
+        stored, given = getattr(again.migration, name), getattr(problem.migration, name)
+        np.testing.assert_array_equal(stored, given)
+    np.testing.assert_array_equal(again.metric, problem.metric)

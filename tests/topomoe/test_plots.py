@@ -9,19 +9,15 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.text import Text
 
 from topomoe import topologies
 from topomoe.plots import (
     FIGURES,
     draw_study,
-    evaluation,
     figures_of,
     gains,
     layer_time,
@@ -276,58 +272,6 @@ def test_labels_of_the_gains_name_the_placement_first(
             placement, replicas = label.get_text().split(", ")
             assert placement in ("contiguous", "exact")
             assert replicas in ("weighted", "even")
-
-
-def evaluation_rows(switching: str) -> pd.DataFrame:
-    agents = ("never-switch", "greedy")
-    summary = pd.DataFrame(
-        {
-            "record": "summary",
-            "agent": agents,
-            "ratio_to_never_switch": 1.0,
-            "ratio_to_never_switch_low": 0.9,
-            "ratio_to_never_switch_high": 1.1,
-            "switches_per_100_epochs": 0.0,
-        }
-    )
-    timeline = pd.DataFrame(
-        {
-            "record": "timeline",
-            "agent": np.repeat(agents, 3),
-            "seed": 0,
-            "episode": 0,
-            "epoch": [0, 1, 2] * 2,
-            "choice": [0, 1, 0] * 2,
-            "configuration": ["mesh", "a long name of a configuration", "mesh"] * 2,
-        }
-    )
-    return pd.concat([summary, timeline]).assign(switching=switching)
-
-
-@pytest.mark.parametrize("switching", ["hypothetical", "circuits"])
-def test_the_note_on_an_evaluation_lies_on_nothing(
-    switching: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn: dict[str, Figure] = {}
-
-    def keep(figure: Figure, folder: Path, name: str) -> list[Path]:
-        figure.draw_without_rendering()
-        drawn[name] = figure
-        return []
-
-    monkeypatch.setattr(evaluation, "save", keep)
-    monkeypatch.setattr(RunFolder, "results", lambda self: evaluation_rows(switching))
-    evaluation.draw_evaluation(RunFolder(tmp_path))
-    assert set(drawn) == {"policies", "timeline"}
-    for figure in drawn.values():
-        notes = [text for text in figure.findobj(Text) if "hypothetical" in text.get_text()]
-        assert len(notes) == (switching == "hypothetical")
-        others = [*figure.legends, *figure.axes]
-        for note in notes:
-            box = note.get_window_extent()
-            assert not any(box.overlaps(other.get_tightbbox()) for other in others)
-    left, right = drawn["policies"].axes[1].get_xlim()
-    assert (left, right) == (0, 1)
 
 
 @given(

@@ -11,8 +11,15 @@ import pytest
 import tomli_w
 
 from topomoe import cli
-from topomoe.agents.settings import PPOSettings
-from topomoe.commands.settings import EvaluateSettings, TrainSettings
+from topomoe.agents.settings import DQNSettings, ObservationSettings, PPOSettings
+from topomoe.agents.value_settings import FittedQSettings, HindsightSettings
+from topomoe.commands.settings import (
+    DQNTraining,
+    EvaluateSettings,
+    FittedQTraining,
+    HindsightTraining,
+    PPOTraining,
+)
 from topomoe.envs.scenario_settings import ScenarioSettings
 from topomoe.place_settings import PlacementsSettings, PlaceSettings
 from topomoe.placement import MethodOptions, PlacementOptions
@@ -29,7 +36,10 @@ OF_COMMANDS = (
     SimulateSettings,
     PlaceSettings,
     PlacementsSettings,
-    TrainSettings,
+    PPOTraining,
+    DQNTraining,
+    FittedQTraining,
+    HindsightTraining,
     EvaluateSettings,
 )
 TYPES = {cls.__name__: cls for cls in OF_COMMANDS}
@@ -129,7 +139,10 @@ def test_a_command_has_one_flag_for_each_leaf(name: str) -> None:
         "SimulateSettings": cli.simulate,
         "PlaceSettings": cli.place,
         "PlacementsSettings": cli.placements,
-        "TrainSettings": cli.train,
+        "PPOTraining": cli.train,
+        "DQNTraining": cli.train,
+        "FittedQTraining": cli.train,
+        "HindsightTraining": cli.train,
         "EvaluateSettings": cli.evaluate,
     }[name]
     parameters = inspect.signature(command).parameters
@@ -190,11 +203,20 @@ CHANGED = {
     "PlacementsSettings": PlacementsSettings(
         methods=("eplb",), tokens=(64,), options=MethodOptions(goal="sum", sweeps=7)
     ),
-    "TrainSettings": TrainSettings(
-        seeds=2, problem=ScenarioSettings(epochs=200), ppo=PPOSettings(hidden=(8,), queue=False)
+    "PPOTraining": PPOTraining(
+        agent="maskable-ppo",
+        seeds=2,
+        problem=ScenarioSettings(epochs=200),
+        observation=ObservationSettings(queue=False),
+        learner=PPOSettings(hidden=(8,), warm_start="fitted-q"),
     ),
+    "DQNTraining": DQNTraining(learner=DQNSettings(dqn_hidden=(8,), dqn_buffer=4096)),
+    "FittedQTraining": FittedQTraining(learner=FittedQSettings(ridge=(0.5,), queue=False)),
+    "HindsightTraining": HindsightTraining(learner=HindsightSettings(horizons=(4,))),
     "EvaluateSettings": EvaluateSettings(
-        agents=("rotor", "runs/a"), problem=ScenarioSettings(library="fabrics")
+        agents=("rotor", "runs/a"),
+        scenario=("hard",),
+        problem=ScenarioSettings(library="fabrics"),
     ),
 }
 
@@ -222,12 +244,32 @@ def test_one_key_of_a_table_leaves_the_others_at_the_tables_own_defaults() -> No
 
 
 def test_only_the_outcome_of_file_and_flags_must_hold_together(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.toml", {"problem": {"episode_length": 3000}})
-    with pytest.raises(InputError, match=r"a\.toml: problem: episode_length must be <= epochs"):
+    path = write(tmp_path / "a.toml", {"problem": {"episode_length": 900}})
+    with pytest.raises(
+        InputError, match=r"a\.toml: problem: episode_length must be <= test_epochs"
+    ):
         merge(EvaluateSettings, path, {})
-    assert merge(EvaluateSettings, path, {"epochs": "4000"}).problem.epochs == 4000
+    assert merge(EvaluateSettings, path, {"test_epochs": "1000"}).problem.test_epochs == 1000
     with pytest.raises(InputError, match=r"a\.toml and flags: problem: episode_length"):
-        merge(EvaluateSettings, path, {"epochs": "2000"})
+        merge(EvaluateSettings, path, {"test_epochs": "500"})
+
+
+def test_other_defaults_can_stand_below_file_and_flags(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.toml", {"inner": {"depth": 4}})
+    below = Outer(count=9, inner=Inner(depth=1, weight=0.25))
+    found = merge(Outer, path, {"name": "x"}, below)
+    assert (found.count, found.name, found.inner) == (9, "x", Inner(depth=4, weight=0.25))
+
+
+def test_a_flag_that_several_dataclasses_have_is_one_flag() -> None:
+    def option(flag: str, **how: Any) -> dict[str, Any]:
+        return {"flag": flag, **how}
+
+    parameters = flag_parameters([Inner, Outer], option)
+    by_name = {p.name: p.annotation.__metadata__[0] for p in parameters}
+    assert len(by_name) == len(parameters)
+    assert by_name["depth"]["help"] == "How deep. [default: 1]"  # of the first that has it
+    assert set(by_name) == {*leaves(Inner), *leaves(Outer)}
 
 
 @pytest.mark.parametrize(

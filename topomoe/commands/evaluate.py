@@ -2,151 +2,232 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from topomoe.agents.baselines import BASELINES, baseline
 from topomoe.agents.evaluate import Evaluation, evaluate
 from topomoe.agents.policy import Policy
-from topomoe.commands.settings import EvaluateSettings, TrainSettings
-from topomoe.commands.train import TEST, TRAINING
+from topomoe.agents.rollout import rollout
+from topomoe.commands.settings import DEFAULT_SCENARIO, EvaluateRequest
+from topomoe.commands.train import EXPERIENCED, TIMING, scenario_label
+from topomoe.commands.trained_run import TrainedRun, common_scenario, fit_notes, open_trained
 from topomoe.envs.problem import SwitchingProblem
 from topomoe.envs.scenario import build_problems
+from topomoe.envs.scenario_presets import load_scenario
 from topomoe.envs.scenario_settings import ScenarioSettings
-from topomoe.run_folder import CONFIG, RunFolder
-from topomoe.settings import merge
+from topomoe.run_folder import RunFolder
+from topomoe.settings import to_dict
 from topomoe.topologies.errors import InputError, unknown
+from topomoe.topologies.files import write_atomic
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from topomoe.agents.learned import LearnedPolicy
+TIMELINE_EPISODES = 1  # of each seed, whose every epoch goes into the table
+# Policies that look at the held-out timeline, or draw: made anew for every seed.
+BY_SEED = ("static-best", "clairvoyant", "random", "lazy-experts")
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluateInput:
-    """The problems and, by name, the policies (learned ones by seed)."""
+    """What is compared: agents by name (None: built in), scenarios by name, held-out timelines."""
 
-    training: SwitchingProblem
-    test: SwitchingProblem
-    policies: Mapping[str, Policy | Mapping[int, Policy]]
-    learned: Mapping[str, Mapping[int, LearnedPolicy]]
+    agents: Mapping[str, TrainedRun | None]
+    scenarios: Mapping[str, ScenarioSettings]
+    seeds: int
+    settings: Mapping[str, Any]
+
+    @property
+    def runs(self) -> tuple[TrainedRun, ...]:
+        """The trained folders."""
+        return tuple(run for run in self.agents.values() if run is not None)
 
 
-def prepare_evaluation(settings: EvaluateSettings) -> tuple[EvaluateSettings, EvaluateInput]:
-    """Load or build all that is compared; InputError for unknown names and unfit folders.
+@dataclass(frozen=True, eq=False)
+class ScenarioResult:
+    """One scenario's comparison.
 
-    Where a trained folder is among the agents its scenario holds, and is in the settings returned.
+    Attributes:
+        scenario: its name.
+        evaluation: agents on its held-out timelines.
+        tests: those timelines, by seed.
+        times: by agent, seconds of CPU its tuning or training took (mean over seeds) and seconds
+            that one decision takes.
+        notes: what to tell of it.
     """
-    runs = [name for name in settings.agents if name not in BASELINES]
-    for name in runs:
-        if not name or not Path(name).is_dir():
+
+    scenario: str
+    evaluation: Evaluation
+    tests: Mapping[int, SwitchingProblem]
+    times: Mapping[str, tuple[float, float]]
+    notes: tuple[str, ...]
+
+    def frames(self) -> Iterator[pd.DataFrame]:
+        """Yield the rows of the table; see ``write_evaluation``."""
+        yield self.evaluation.to_frame().assign(record="episode", scenario=self.scenario)
+        yield self.evaluation.summary_frame().assign(record="summary", scenario=self.scenario)
+        timeline = self.evaluation.timeline_frame(TIMELINE_EPISODES)
+        yield timeline.assign(record="timeline", scenario=self.scenario)
+        yield from (_traffic(self.scenario, *item) for item in self.tests.items())
+
+
+def prepare_evaluation(request: EvaluateRequest) -> EvaluateInput:
+    """Return what is compared; InputError for unknown names, and folders that hold no agent."""
+    settings = request.settings
+    names = settings.agents or BASELINES
+    agents: dict[str, TrainedRun | None] = {}
+    for name in names:
+        if name not in BASELINES and not Path(name).is_dir():
             raise unknown("agent or folder of topomoe train", name, BASELINES)
-    if runs:
-        training = SwitchingProblem.load(Path(runs[0]) / TRAINING)
-        test = SwitchingProblem.load(Path(runs[0]) / TEST)
-        settings = replace(settings, problem=_stored_problem(runs, settings.problem))
-    else:
-        training, test = build_problems(settings.problem)
-    learned = {_label(name): _load_seeds(Path(name), test) for name in runs}
-    if len(learned) != len(runs) or learned.keys() & set(BASELINES):
-        raise InputError(
-            f"agents must differ in name (a folder's is its last part), got {','.join(runs)}"
-        )
-    policies: dict[str, Policy | Mapping[int, Policy]] = {}
-    for name in settings.agents:
-        if name in BASELINES:
-            policies[name] = baseline(name, training, test)
-        else:
-            policies[_label(name)] = dict(learned[_label(name)])
-    return settings, EvaluateInput(training, test, policies, learned)
+        agents[name] = None if name in BASELINES else open_trained(name)
+    runs = [run for run in agents.values() if run is not None]
+    scenarios: dict[str, ScenarioSettings] = {}
+    if runs and not settings.scenario:
+        label, stored = common_scenario(runs)
+        scenarios[label] = request.changed(stored)
+    for name in settings.scenario or (() if runs else (DEFAULT_SCENARIO,)):
+        label = scenario_label(name)
+        if label in scenarios:
+            raise InputError(f"scenario must not name anything twice, got {label} again")
+        scenarios[label] = request.changed(load_scenario(name))
+    written = {**to_dict(settings), "problem": dict(request.changes)}
+    return EvaluateInput(agents, scenarios, settings.seeds, written)
 
 
-def _stored_problem(runs: list[str], asked: ScenarioSettings) -> ScenarioSettings:
-    """Return the scenario all the folders were trained on; InputError where one differs.
+def evaluate_agents(given: EvaluateInput, progress: Progress) -> list[ScenarioResult]:
+    """Run every agent through the held-out episodes of every scenario that it fits.
 
-    What was asked for beside the defaults must be what is stored.
+    Raises:
+        InputError: an agent that was asked for fits no scenario; the message says why.
     """
-    stored = [merge(TrainSettings, str(Path(run) / CONFIG), {}).problem for run in runs]
-    for field in fields(ScenarioSettings):
-        here = getattr(stored[0], field.name)
-        for run, other in zip(runs[1:], stored[1:], strict=True):
-            if getattr(other, field.name) != here:
-                raise InputError(
-                    f"{field.name} is {here!r} in {runs[0]} and "
-                    f"{getattr(other, field.name)!r} in {run}"
-                )
-        wanted = getattr(asked, field.name)
-        if wanted not in (here, getattr(ScenarioSettings(), field.name)):
-            raise InputError(f"{field.name} is {here!r} in {runs[0]}, {wanted!r} was asked for")
-    return stored[0]
+    results = []
+    refused: dict[str, list[str]] = {name: [] for name in given.agents}
+    steps = len(given.agents) + 1
+    for scenario, settings in given.scenarios.items():
+        problems = build_problems(settings, seeds=range(given.seeds))
+        tests = {seed: problem.switching for seed, problem in problems.tests.items()}
+        training = problems.training.switching
+        notes = list(problems.notes)
+        policies: dict[str, Mapping[int, Policy]] = {}
+        times: dict[str, tuple[float, float]] = {}
+        for number, (name, run) in enumerate(given.agents.items()):
+            progress(scenario, number + 1, steps)
+            try:
+                if run is None:
+                    policies[name], spent = _tuned(name, training, tests)
+                else:
+                    notes += fit_notes(run, scenario, settings, training, tests)
+                    policies[name], spent = run.agents, float(np.mean([*run.cpu_seconds.values()]))
+            except InputError as error:
+                said = f"{name} on scenario {scenario}: {error}"
+                refused[name].append(said)
+                if given.settings["agents"] and len(refused[name]) == len(given.scenarios):
+                    raise InputError(refused[name][0]) from None
+                notes.append(f"left out: {said}")
+                continue
+            times[name] = spent, _decision_seconds(policies[name], tests)
+        if not policies:
+            raise InputError(f"no agent fits scenario {scenario}: {notes[-1]}")
+        evaluation = evaluate(policies, tests)
+        progress(scenario, steps, steps)
+        results.append(
+            ScenarioResult(scenario, evaluation, tests, times, tuple(dict.fromkeys(notes)))
+        )
+    return results
 
 
-def _label(folder: str) -> str:
-    return Path(folder).resolve().name
+def _tuned(
+    name: str, training: SwitchingProblem, tests: Mapping[int, SwitchingProblem]
+) -> tuple[dict[int, Policy], float]:
+    """Return a built-in policy for every held-out timeline, and the CPU seconds of its tuning."""
+    began = time.process_time()
+    policies: dict[int, Policy] = {}
+    for seed, test in tests.items():
+        if policies and name not in BY_SEED:
+            policies[seed] = next(iter(policies.values()))
+        else:
+            policies[seed] = baseline(name, training, test, seed=seed)
+    return policies, time.process_time() - began
 
 
-def _load_seeds(folder: Path, test: SwitchingProblem) -> dict[int, LearnedPolicy]:
-    from topomoe.agents.learned import load_agent
+def _decision_seconds(
+    policies: Mapping[int, Policy], tests: Mapping[int, SwitchingProblem]
+) -> float:
+    """Return the seconds of one decision for one cluster, the mean over an episode."""
+    test = next(iter(tests.values()))
+    first = rollout(next(iter(policies.values())), test, test.episodes()[:1])
+    return first.deciding / test.episode_length
 
-    seeds = sorted(folder.glob("seed-*"), key=lambda path: path.name)
-    if not seeds:
-        raise InputError(f"{folder}: holds no trained agent (seed-0, seed-1, ...)")
-    agents = [load_agent(path, test) for path in seeds]
-    return {agent.seed: agent for agent in agents}
+
+def _traffic(scenario: str, seed: int, test: SwitchingProblem) -> pd.DataFrame:
+    """Return the queue features of a timeline's first episodes, a row an epoch and feature."""
+    import pandas as pd
+
+    epochs = TIMELINE_EPISODES * test.episode_length
+    count = len(test.feature_names)
+    return pd.DataFrame(
+        {
+            "record": "traffic",
+            "scenario": scenario,
+            "seed": seed,
+            "episode": np.repeat(np.arange(epochs) // test.episode_length, count),
+            "epoch": np.repeat(np.arange(epochs), count),
+            "feature": np.tile(np.array(test.feature_names, dtype=object), epochs),
+            "value": test.features[:epochs].ravel().astype(np.float64),
+            "switching": test.switching,
+        }
+    )
 
 
-def evaluate_agents(given: EvaluateInput, folder: RunFolder) -> Evaluation:
-    """Run every agent through the held-out episodes and write the table.
+def write_evaluation(
+    given: EvaluateInput, results: list[ScenarioResult], out: str, overwrite: bool
+) -> RunFolder:
+    """Write config, results and times into a run folder.
 
-    ``record`` says what a row is: episode (an agent, seed and episode), summary (an agent),
-    timeline (an agent's choice in an epoch) or curve (a point of a training).
+    ``record`` says what a row of the results is: episode (an agent, seed and episode), summary (an
+    agent over all of them), timeline (an agent's choice in an epoch of a seed's first episode),
+    traffic (a queue feature of such an epoch) or curve (a point of a training). Costs are seconds.
+    What differs from run to run is in ``timing.csv``: CPU seconds of tuning or training, and
+    microseconds of a decision.
     """
     import pandas as pd
 
-    result = evaluate(given.policies, given.test)
-    frames: list[pd.DataFrame] = [
-        result.to_frame().assign(record="episode"),
-        result.summary_frame().assign(record="summary"),
-        result.timeline_frame().assign(record="timeline"),
-    ]
-    for name, seeds in given.learned.items():
-        for seed, agent in seeds.items():
-            curve = pd.DataFrame(
-                agent.curve, columns=["timesteps", "cost_relative_to_never_switch"]
-            )
-            frames.append(
-                curve.assign(record="curve", agent=name, seed=seed, switching=given.test.switching)
-            )
+    notes = list(dict.fromkeys(note for result in results for note in result.notes))
+    facts = {"scenarios": {name: to_dict(own) for name, own in given.scenarios.items()}}
+    folder = RunFolder.start(out, "evaluate", dict(given.settings), False, overwrite, notes, facts)
+    frames = [frame for result in results for frame in result.frames()]
+    for run in given.runs:
+        if run.settings.agent in EXPERIENCED:
+            frames += _curves(run)
+    times = pd.DataFrame(
+        [
+            (result.scenario, agent, cpu, 1e6 * deciding)
+            for result in results
+            for agent, (cpu, deciding) in result.times.items()
+        ],
+        columns=["scenario", "agent", "training_cpu_s", "decision_us"],
+    )
+    write_atomic(folder.path / TIMING, times.to_csv(index=False, lineterminator="\n"))
     folder.finish(pd.concat(frames, ignore_index=True))
-    return result
+    return folder
 
 
-def summary_rows(result: Evaluation) -> list[dict[str, str]]:
-    """Return the summary as text, a row an agent."""
+def _curves(run: TrainedRun) -> Iterator[pd.DataFrame]:
+    import pandas as pd
 
-    def ratio(value: float, low: float, high: float) -> str:
-        return f"{value:.3f} [{low:.3f}, {high:.3f}]"
-
-    return [
-        {
-            "agent": row.agent,
-            "cost / never-switch": ratio(
-                row.ratio_to_never_switch,
-                row.ratio_to_never_switch_low,
-                row.ratio_to_never_switch_high,
-            ),
-            "cost / clairvoyant": ratio(
-                row.ratio_to_clairvoyant,
-                row.ratio_to_clairvoyant_low,
-                row.ratio_to_clairvoyant_high,
-            ),
-            "regret closed": "n/a" if row.regret_closed is None else f"{row.regret_closed:.2f}",
-            "switches / 100 epochs": f"{row.switches_per_100_epochs:.1f}",
-            "seeds": str(row.seeds),
-            "episodes": str(row.episodes),
-        }
-        for row in result.summary
-    ]
+    for seed, agent in run.agents.items():
+        points = pd.DataFrame(agent.curve, columns=["timesteps", "cost_relative_to_never_switch"])
+        yield points.assign(
+            record="curve",
+            agent=run.name,
+            scenario=scenario_label(run.settings.scenario),
+            seed=seed,
+            switching="hypothetical" if agent.hypothetical else "reachable",
+        )

@@ -1,166 +1,89 @@
-"""Figures of trainings and evaluations: learning curves, policies compared, who switched when."""
+"""Figures of trainings and evaluations: policies, what they switched and when, learning curves."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from topomoe.plots.style import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PURPLE,
-    SKY,
-    VERMILLION,
-    YELLOW,
-    look,
-    new_figure,
-    save,
+from topomoe.plots import (
+    evaluation_curves,
+    evaluation_policies,
+    evaluation_switches,
+    evaluation_timeline,
+    evaluation_validation,
 )
+from topomoe.plots.evaluation_rows import by_scenario
+from topomoe.plots.style import look, save
 from topomoe.run_folder import RunFolder
 from topomoe.topologies.errors import InputError
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from collections.abc import Iterator
 
-_COLOURS = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, YELLOW, BLACK, GREY)
-_EPOCHS_SHOWN = 100
+    import pandas as pd
+    from matplotlib.figure import Figure
+
 _COLUMNS = {
-    "curve": ("seed", "timesteps", "cost_relative_to_never_switch"),
-    "summary": (
-        "ratio_to_never_switch",
-        "ratio_to_never_switch_low",
-        "ratio_to_never_switch_high",
-        "switches_per_100_epochs",
-    ),
-    "timeline": ("seed", "episode", "epoch", "choice", "configuration"),
+    "summary": ("agent", *evaluation_policies.COLUMNS, *evaluation_switches.COLUMNS),
+    "timeline": ("agent", *evaluation_timeline.COLUMNS),
+    "traffic": evaluation_timeline.TRAFFIC,
+    "curve": ("agent", *evaluation_curves.COLUMNS),
+    "validation": ("agent", *evaluation_validation.COLUMNS),
 }
 
 
 def draw_evaluation(folder: RunFolder) -> list[Path]:
-    """Draw what the run holds: learning_curve, policies and timeline, as PNG and PDF."""
+    """Draw what the run holds as PNG and PDF, and return the paths.
+
+    policies, switches and timeline (one a scenario) of an evaluation, learning_curve and validation
+    of a training. Raises InputError where the
+    results lack a column, or hold nothing to draw.
+    """
     results = folder.results()
-    missing = [column for column in ("record", "agent", "switching") if column not in results]
-    for record, columns in _COLUMNS.items():
-        if not missing and (results["record"] == record).any():
-            missing = [column for column in columns if column not in results]
+    missing = [] if "record" in results else ["record"]
+    records = (
+        {} if missing else {record: results[results["record"] == record] for record in _COLUMNS}
+    )
+    for record, rows in records.items():
+        if len(rows):
+            missing += [column for column in _COLUMNS[record] if column not in rows]
     if missing:
         raise InputError(f"{folder.path}: results.parquet lacks column {missing[0]}")
-    figures = folder.path / "figures"
     paths: list[Path] = []
     with look():
-        for record, name, draw in (
-            ("curve", "learning_curve", _learning_curve),
-            ("summary", "policies", _policies),
-            ("timeline", "timeline", _timeline),
-        ):
-            rows = results[results["record"] == record]
-            if len(rows):
-                figure = new_figure(_height(record, rows))
-                draw(figure, rows)
-                _mark(figure, rows)
-                paths += save(figure, figures, name)
+        for name, figure, rows in _figures(records):
+            mark_hypothetical(figure, rows)
+            paths += save(figure, folder.path / "figures", name)
+    if not paths:
+        raise InputError(f"{folder.path}: results.parquet holds no record to draw")
     return paths
 
 
-def _height(record: str, rows: pd.DataFrame) -> float:
-    note = 0.25 * _hypothetical(rows)
-    if record == "curve":
-        return 3.4 + note
-    return 1.4 + note + 0.42 * rows["agent"].nunique()
+def _figures(
+    records: dict[str, pd.DataFrame],
+) -> Iterator[tuple[str, Figure, pd.DataFrame]]:
+    """Yield the name of every figure there is something for, the figure, and what it shows."""
+    summary, timeline, traffic, curve, validation = (records[record] for record in _COLUMNS)
+    if len(summary):
+        yield evaluation_policies.NAME, evaluation_policies.draw(summary), summary
+        yield evaluation_switches.NAME, evaluation_switches.draw(summary), summary
+    if len(timeline):
+        scenarios, queues = by_scenario(timeline), by_scenario(traffic)
+        for scenario, rows in scenarios.items():
+            own = f"_{scenario}" if len(scenarios) > 1 else ""
+            yield (
+                evaluation_timeline.NAME + own,
+                evaluation_timeline.draw(rows, queues.get(scenario)),
+                rows,
+            )
+    if len(curve):
+        yield evaluation_curves.NAME, evaluation_curves.draw(curve), curve
+    if len(validation):
+        yield evaluation_validation.NAME, evaluation_validation.draw(validation), validation
 
 
-def _hypothetical(rows: pd.DataFrame) -> bool:
-    return bool((rows["switching"] == "hypothetical").any())
-
-
-def _mark(figure: Any, rows: pd.DataFrame) -> None:
+def mark_hypothetical(figure: Figure, rows: pd.DataFrame) -> None:
     """Say so on the figure where no switch turns the configurations into each other."""
-    if _hypothetical(rows):
+    if "switching" in rows and (rows["switching"] == "hypothetical").any():
         # Below the axes: legends outside them are above, where they would lie on a title.
         figure.supxlabel("hypothetical: no switch turns these fabrics into each other", fontsize=9)
-
-
-def _learning_curve(figure: Any, rows: pd.DataFrame) -> None:
-    axes = figure.add_subplot()
-    runs = sorted({(a, int(s)) for a, s in zip(rows["agent"], rows["seed"], strict=True)})
-    for number, (agent, seed) in enumerate(runs):
-        part = rows[(rows["agent"] == agent) & (rows["seed"] == seed)]
-        axes.plot(
-            part["timesteps"] / 1e3,
-            part["cost_relative_to_never_switch"],
-            color=_COLOURS[number % len(_COLOURS)],
-            label=f"{agent}, seed {seed}",
-        )
-    axes.axhline(1.0, color=GREY, linestyle="--", linewidth=1.0)
-    axes.annotate(
-        "never switch", (1.0, 1.0), xycoords=("axes fraction", "data"), ha="right", va="bottom"
-    )
-    axes.set_xlabel("training epochs experienced (thousands)")
-    axes.set_ylabel("episode cost / never switch,\ntraining episodes")
-    axes.legend()
-
-
-def _policies(figure: Any, rows: pd.DataFrame) -> None:
-    """Cost over never switching, interquartile mean with its 95 % interval, best at the top."""
-    rows = rows.sort_values("ratio_to_never_switch", ascending=False, kind="stable")
-    axes, switches = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
-    at = np.arange(len(rows))
-    middle = rows["ratio_to_never_switch"].to_numpy()
-    low = rows["ratio_to_never_switch_low"].to_numpy()
-    high = rows["ratio_to_never_switch_high"].to_numpy()
-    axes.errorbar(
-        middle,
-        at,
-        xerr=[middle - low, high - middle],
-        fmt="o",
-        color=BLUE,
-        ecolor=SKY,
-        elinewidth=4,
-    )
-    for y, value in zip(at, middle, strict=True):
-        axes.annotate(
-            f"{value:.3f}", (value, y), xytext=(0, 6), textcoords="offset points", ha="center"
-        )
-    axes.axvline(1.0, color=GREY, linestyle="--", linewidth=1.0)
-    axes.set_yticks(at, rows["agent"])
-    axes.set_ylim(-0.6, len(rows) - 0.2)
-    axes.set_xlabel("held-out episode cost / never switch (interquartile mean, 95 % interval)")
-    switches.barh(at, rows["switches_per_100_epochs"], color=ORANGE, height=0.5)
-    switches.set_xlim(0, max(1.0, 1.05 * float(rows["switches_per_100_epochs"].max())))
-    switches.set_xlabel("switches per 100 epochs")
-
-
-def _timeline(figure: Any, rows: pd.DataFrame) -> None:
-    """The configuration of each agent in each epoch of the first held-out episode."""
-    first = rows[rows["episode"] == rows["episode"].min()]
-    first = first[first["seed"] == first.groupby("agent")["seed"].transform("min")]
-    agents = list(dict.fromkeys(first["agent"]))
-    names = dict(
-        sorted(
-            {
-                int(c): n for c, n in zip(first["choice"], first["configuration"], strict=True)
-            }.items()
-        )
-    )
-    axes = figure.add_subplot()
-    for line, agent in enumerate(reversed(agents)):
-        part = first[first["agent"] == agent].sort_values("epoch").head(_EPOCHS_SHOWN)
-        for choice in names:
-            chosen = part.loc[part["choice"] == choice, "epoch"] - part["epoch"].min()
-            axes.broken_barh(
-                [(float(epoch), 1.0) for epoch in chosen],
-                (line - 0.35, 0.7),
-                color=_COLOURS[choice % len(_COLOURS)],
-                linewidth=0,
-            )
-    for choice, name in names.items():
-        axes.plot([], [], color=_COLOURS[choice % len(_COLOURS)], linewidth=6, label=name)
-    axes.set_yticks(range(len(agents)), list(reversed(agents)))
-    axes.set_xlim(0, min(_EPOCHS_SHOWN, int(first.groupby("agent").size().max())))
-    axes.set_xlabel("epoch of the first held-out episode")
-    figure.legend(loc="outside upper center", ncols=min(6, len(names)))
