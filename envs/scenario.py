@@ -1,13 +1,13 @@
 """From a scenario's settings to decision problems: training, validation and held-out timelines.
 
-The requests of the trace are split in three, and steps are tabulated from each part alone;
-placements and fitted circuits are made from training steps. Every step is priced under every
-configuration of the library; an epoch costs what the steps drawn for it cost.
+The requests of the trace are split in four, and steps are tabulated from each part alone: one for
+placements and fitted circuits, then training, validation and held-out timelines. Every step is
+priced under every configuration of the library; an epoch costs what the steps drawn for it cost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,7 +22,7 @@ from topomoe.envs.migration import Migration
 from topomoe.envs.network_tables import network_tables
 from topomoe.envs.placement_library import annealed, balanced, slot_devices
 from topomoe.envs.problem import SwitchingProblem
-from topomoe.envs.recent_placement import RECENT, follow_recent, step_share
+from topomoe.envs.recent_placement import RECENT, expected_excess, follow_recent, step_share
 from topomoe.envs.scenario_presets import SCENARIOS, load_scenario
 from topomoe.envs.scenario_settings import ScenarioSettings
 from topomoe.envs.step_bound import step_bound
@@ -34,6 +34,7 @@ from topomoe.envs.traffic import (
     phase_domains,
     received_tokens,
     step_pool,
+    typical_steps,
 )
 from topomoe.inputs import load_or_make
 from topomoe.model import MoEModel, device_preset
@@ -41,6 +42,7 @@ from topomoe.patterns import quadrant
 from topomoe.routing_trace import RoutingTrace
 from topomoe.step import StepSettings
 from topomoe.topologies import budget
+from topomoe.topologies.errors import InputError
 from topomoe.topologies.matching import choose_circuits
 from topomoe.topologies.reconfiguration import delay_preset, switch_cost
 from topomoe.topologies.registry import parse_grid
@@ -49,16 +51,18 @@ from topomoe.topologies.topology import Topology
 
 __all__ = ["SCENARIOS", "Problems", "build_problems", "load_scenario"]
 
-SPLIT = (0.5, 0.15, 0.35)  # of the requests: training, validation, held out
+# Shares of the requests. Placements and circuits are made from others than agents are trained on:
+# a placement looks better on the requests that it was made from than it will on any other.
+SPLIT = {"library": 0.3, "training": 0.3, "validation": 0.1, "test": 0.3}
 FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Problems:
-    """A scenario's timelines; no two of the three parts share a request.
+    """A scenario's timelines; no two of them share a request, nor what placements were made from.
 
     Attributes:
-        training: what placements, rules and agents are made from.
+        training: what rules and agents are made from.
         validation: what they are chosen by.
         tests: held-out timelines by seed: drawn apart, from the same held-out requests.
         settings: what they were built from.
@@ -92,26 +96,44 @@ def build_problems(settings: ScenarioSettings, seeds: Sequence[int] = (0,)) -> P
         trace = trace.filter(layers=tuple(int(m) for m in chosen))
     contexts = Contexts(layouts, phase_domains(trace, settings), np.array(settings.load_levels))
     parts = split_requests(trace, settings.seed)
+    check_domains(parts.values(), contexts, trace.domain_names)
     step = StepSettings()
     device = device_preset(step.device)
-    pools = [
-        step_pool(part, contexts, settings, model, device, step, pool_rng)
-        for part, pool_rng in zip(parts, rng.spawn(3), strict=True)
-    ]
-    cluster, fitted = build_cluster(settings, grid, contexts, model, pools[0][0], step)
-    tables = [Table.of(cluster, pool, shares, layouts) for pool, shares in pools]
+    pools = {
+        name: step_pool(part, contexts, settings, model, device, step, pool_rng)
+        for (name, part), pool_rng in zip(parts.items(), rng.spawn(len(parts)), strict=True)
+    }
+    library = pools.pop("library")[0]
+    cluster, fitted = build_cluster(settings, grid, contexts, model, library, step)
+    tables = {
+        name: Table.of(cluster, pool, shares, layouts) for name, (pool, shares) in pools.items()
+    }
     names = trace.domain_names
 
     def timeline(table: Table, epochs: int, *stream: int) -> CoDesignProblem:
         draw = np.random.default_rng([settings.seed, *stream])
         return _timeline(
-            cluster, fitted, table, contexts, settings, names, epochs, usual, prior, draw
+            cluster,
+            fitted,
+            table,
+            contexts,
+            settings,
+            names,
+            epochs,
+            usual,
+            prior,
+            typical,
+            best,
+            draw,
         )
 
     # What an epoch takes decides how much of a migration fits into it.
-    usual = settings.epoch_steps * float(tables[0].seconds.sum(axis=0).mean(axis=0).min())
-    prior = step_share(pools[0][0]).mean(axis=0)
-    training = timeline(tables[0], settings.epochs, 1)
+    seconds = tables["training"].seconds.sum(axis=0)
+    usual = settings.epoch_steps * float(seconds.mean(axis=0).min())
+    best = int(seconds.mean(axis=(0, 2)).argmin())
+    prior = step_share(tables["training"].pool).mean(axis=0)
+    typical = typical_steps(tables["training"].pool, contexts)
+    training = timeline(tables["training"], settings.epochs, 1)
     training = replace(training, switching=training.switching.calibrated(training.switching))
 
     def calibrated(problem: CoDesignProblem) -> CoDesignProblem:
@@ -119,20 +141,41 @@ def build_problems(settings: ScenarioSettings, seeds: Sequence[int] = (0,)) -> P
 
     return Problems(
         training=training,
-        validation=calibrated(timeline(tables[1], settings.test_epochs, 2)),
+        validation=calibrated(timeline(tables["validation"], settings.test_epochs, 2)),
         tests={
-            seed: calibrated(timeline(tables[2], settings.test_epochs, 3, seed)) for seed in seeds
+            seed: calibrated(timeline(tables["test"], settings.test_epochs, 3, seed))
+            for seed in seeds
         },
         settings=settings,
         notes=trace.notes,
     )
 
 
-def split_requests(trace: RoutingTrace, seed: int) -> tuple[RoutingTrace, ...]:
-    """Return the training, validation and held-out part of a trace, split by request."""
-    training, rest = trace.split(1.0 - SPLIT[0], seed)
-    validation, test = rest.split(SPLIT[2] / (SPLIT[1] + SPLIT[2]), seed)
-    return training, validation, test
+def split_requests(trace: RoutingTrace, seed: int) -> dict[str, RoutingTrace]:
+    """Return the parts of a trace, split by request as ``SPLIT`` says."""
+    parts = {}
+    rest, left = trace, 1.0
+    for name, share in SPLIT.items():
+        if name == list(SPLIT)[-1]:
+            parts[name] = rest
+        else:
+            parts[name], rest = rest.split(1.0 - share / left, seed)
+            left -= share
+    return parts
+
+
+def check_domains(
+    parts: Iterable[RoutingTrace], contexts: Contexts, names: tuple[str, ...]
+) -> None:
+    """Raise InputError where a domain that has phases lacks requests in one of the parts."""
+    for part in parts:
+        size = np.bincount(part.request_domain, minlength=len(names))
+        for domain in contexts.domains.tolist():
+            if domain >= 0 and not size[domain]:
+                raise InputError(
+                    f"the trace must have at least {len(SPLIT)} requests of each domain with "
+                    f"phases, {names[domain]} has fewer"
+                )
 
 
 def build_topologies(
@@ -343,6 +386,8 @@ def _timeline(
     epochs: int,
     epoch_seconds: float,
     prior: FloatArray,
+    typical: StepPool,
+    topology: int,
     rng: np.random.Generator,
 ) -> CoDesignProblem:
     ahead = settings.backlog_epochs  # beyond the end, so that the last backlog is known too
@@ -357,6 +402,16 @@ def _timeline(
     recent = follow_recent(
         cluster, table.pool, steps, contexts.layouts, settings, epoch_seconds, prior
     )
+    if RECENT in cluster.placements:
+        known = table.shares[steps].mean(axis=1, dtype=np.float64)
+        several = len(contexts.domains) > 1
+        domains = known[:, contexts.domains] if several else np.ones((epochs, 1))
+        excess = expected_excess(
+            cluster, typical, steps, table.pool, recent.slots, domains, topology
+        )
+        age = recent.age[:, None] / settings.refresh_epochs
+        features = np.concatenate([features, excess, age], axis=1, dtype=np.float32)
+        feature_names = (*feature_names, "expected excess of recent", "age of recent")
     parts = table.seconds[:, steps]  # [4, T, J, A, P]
     if RECENT in cluster.placements:
         parts[..., cluster.placements.index(RECENT)] = recent.seconds
@@ -364,11 +419,11 @@ def _timeline(
     per_step = parts.sum(axis=0).reshape(epochs, settings.draws, configurations)
     summed = repeat * parts.sum(axis=2).reshape(len(PARTS), epochs, configurations)
     count = len(cluster.placements)
-    topology = np.arange(configurations) // count
+    of_topology = np.arange(configurations) // count
     switching = SwitchingProblem(
         names=tuple(f"{a}/{p}" for a in cluster.topologies for p in cluster.placements),
         cost=summed.sum(axis=0),
-        switch_cost=cluster.reconfiguration[np.ix_(topology, topology)],
+        switch_cost=cluster.reconfiguration[np.ix_(of_topology, of_topology)],
         components=dict(zip(PARTS, summed, strict=True)),
         features=features,
         feature_names=feature_names,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,6 +137,24 @@ def step_pool(
         context=context.astype(np.int16),
     )
     return pool, shares
+
+
+def typical_steps(pool: StepPool, contexts: Contexts) -> StepPool:
+    """Return one step of each context: the mean of its pool."""
+    each = [np.flatnonzero(pool.context == c) for c in range(contexts.count)]
+
+    def mean(array: NDArray[Any]) -> NDArray[Any]:
+        means = [array[steps].mean(axis=0, dtype=np.float64) for steps in each]
+        return np.stack(means).astype(array.dtype)
+
+    return StepPool(
+        counts=mean(pool.counts),
+        background=mean(pool.background),
+        shared=mean(pool.shared),
+        other=mean(pool.other),
+        layout=np.array([pool.layout[steps[0]] for steps in each], dtype=np.int16),
+        context=np.arange(contexts.count, dtype=np.int16),
+    )
 
 
 def draw_positions(
