@@ -18,7 +18,13 @@ from topomoe.agents.greedy import Greedy
 from topomoe.agents.policy import Policy
 from topomoe.agents.random_choice import RandomChoice
 from topomoe.agents.rotor import Rotor
-from topomoe.agents.static import annealing, never_switch, periodic_eplb, static_best
+from topomoe.agents.static import (
+    annealing,
+    never_switch,
+    periodic_eplb,
+    static_best,
+    static_eplb,
+)
 from topomoe.envs.layout import ObservationLayout
 from topomoe.envs.problem import SwitchingProblem
 from topomoe.topologies.errors import unknown
@@ -32,6 +38,7 @@ BASELINES = (
     "never-switch",
     "random",
     "rotor",
+    "eplb",
     "periodic-eplb",
     "greedy",
     "hysteresis",
@@ -69,8 +76,9 @@ def baseline(
         seed: of the draws of random and lazy-experts.
 
     Raises:
-        InputError: there is no baseline of that name; or the problem has no placement ``recent``
-            for periodic-eplb, or no concentration and locality of the demand for rule.
+        InputError: there is no baseline of that name; or the problem has no placement ``mix`` for
+            eplb, no ``recent`` for periodic-eplb, or no concentration and locality of the demand
+            for rule.
     """
     layout = ObservationLayout.of(test, observe, queue)
     made: dict[str, Callable[[], Policy]] = {
@@ -78,6 +86,7 @@ def baseline(
         "never-switch": lambda: never_switch(training, observe, queue),
         "random": lambda: RandomChoice(layout, seed),
         "rotor": lambda: Rotor(layout),
+        "eplb": lambda: static_eplb(training, observe, queue),
         "periodic-eplb": lambda: periodic_eplb(training, observe, queue),
         "greedy": lambda: Greedy(layout),
         "hysteresis": lambda: hysteresis.tune(training, observe, queue=queue),

@@ -13,7 +13,7 @@ from topomoe.envs.problem import SwitchingProblem
 from topomoe.envs.transition import charge
 from topomoe.topologies.errors import InputError
 
-RECENT, ANNEALED = "recent", "annealed"  # placements of a library, by name
+MIX, RECENT, ANNEALED = "mix", "recent", "annealed"  # placements of a library, by name
 
 
 class Fixed(BatchPolicy):
@@ -89,6 +89,19 @@ def periodic_eplb(training: SwitchingProblem, observe: str = "before", queue: bo
             f"got placements {list(training.placements)}"
         )
     return _with_placement(training, RECENT, observe, queue)
+
+
+def static_eplb(training: SwitchingProblem, observe: str = "before", queue: bool = True) -> Fixed:
+    """Return EPLB's placement for all training traffic, on the topology best with it in training.
+
+    Raises:
+        InputError: the problem has no placement ``mix``.
+    """
+    if MIX not in training.placements:
+        raise InputError(
+            f"eplb needs the placement {MIX!r}, got placements {list(training.placements)}"
+        )
+    return _with_placement(training, MIX, observe, queue)
 
 
 def annealing(training: SwitchingProblem, observe: str = "before", queue: bool = True) -> Fixed:

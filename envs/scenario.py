@@ -31,6 +31,7 @@ from topomoe.envs.timeline import context_timeline, draw_steps, queue_features
 from topomoe.envs.traffic import (
     Contexts,
     demand_statistics,
+    frequent_domains,
     phase_domains,
     received_tokens,
     step_pool,
@@ -54,6 +55,7 @@ __all__ = ["SCENARIOS", "Problems", "build_problems", "load_scenario"]
 # Shares of the requests. Placements and circuits are made from others than agents are trained on:
 # a placement looks better on the requests that it was made from than it will on any other.
 SPLIT = {"library": 0.3, "training": 0.3, "validation": 0.1, "test": 0.3}
+PHASE_WEIGHT = 0.9  # of a domain in the steps that its placement is made for, without phases
 FloatArray = NDArray[np.float64]
 
 
@@ -96,15 +98,21 @@ def build_problems(settings: ScenarioSettings, seeds: Sequence[int] = (0,)) -> P
         trace = trace.filter(layers=tuple(int(m) for m in chosen))
     contexts = Contexts(layouts, phase_domains(trace, settings), np.array(settings.load_levels))
     parts = split_requests(trace, settings.seed)
-    check_domains(parts.values(), contexts, trace.domain_names)
     step = StepSettings()
     device = device_preset(step.device)
+    streams = dict(zip(parts, rng.spawn(len(parts)), strict=True))
+    # Placements for each domain are in the library even where no domain ever dominates.
+    made = replace(settings, domain_weight=settings.domain_weight or PHASE_WEIGHT)
+    made_for = Contexts(layouts, frequent_domains(trace), contexts.levels)
+    check_domains(parts.values(), made_for, trace.domain_names)
+    library, _ = step_pool(
+        parts.pop("library"), made_for, made, model, device, step, streams.pop("library")
+    )
     pools = {
-        name: step_pool(part, contexts, settings, model, device, step, pool_rng)
-        for (name, part), pool_rng in zip(parts.items(), rng.spawn(len(parts)), strict=True)
+        name: step_pool(part, contexts, settings, model, device, step, streams[name])
+        for name, part in parts.items()
     }
-    library = pools.pop("library")[0]
-    cluster, fitted = build_cluster(settings, grid, contexts, model, library, step)
+    cluster, fitted = build_cluster(settings, grid, made_for, model, library, step)
     tables = {
         name: Table.of(cluster, pool, shares, layouts) for name, (pool, shares) in pools.items()
     }

@@ -62,19 +62,25 @@ class Contexts:
         return (layout * len(self.domains) + domain) * len(self.levels) + level
 
 
+def frequent_domains(trace: RoutingTrace) -> NDArray[np.int64]:
+    """Return the domains with enough requests for phases of their own; [-1] if fewer than two."""
+    size = np.bincount(trace.request_domain, minlength=len(trace.domain_names))
+    chosen = np.flatnonzero(size >= LEAST_SHARE * size.sum())
+    return chosen if len(chosen) > 1 else np.array([-1])
+
+
 def phase_domains(trace: RoutingTrace, settings: ScenarioSettings) -> NDArray[np.int64]:
-    """Return the domains that have phases: those with enough requests, or [-1] without phases.
+    """Return the domains that have phases, or [-1] without phases.
 
     Raises:
         InputError: phases are asked for and the trace has fewer than two such domains.
     """
     if settings.domain_weight == 0:
         return np.array([-1])
-    size = np.bincount(trace.request_domain, minlength=len(trace.domain_names))
-    chosen = np.flatnonzero(size >= LEAST_SHARE * size.sum())
+    chosen = frequent_domains(trace)
     if len(chosen) < 2:
         raise InputError(
-            f"domain_weight must be 0: the trace has {len(chosen)} domain with "
+            f"domain_weight must be 0: the trace has fewer than two domains with "
             f"{LEAST_SHARE:.0%} of the requests"
         )
     return chosen

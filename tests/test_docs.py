@@ -27,8 +27,8 @@ FOLDERS = {"topomoe": "topomoe", "topologies": "topomoe.topologies"} | {
     name: f"topomoe.{name}" for name in ("envs", "agents")
 }
 SCENARIO = (
-    "--epochs 60 --episode-length 20 --pool 2 --layers 2 --prefill-tokens 128 --decode-tokens 256 "
-    "--synthetic-requests 8"
+    "--epochs 60 --test-epochs 40 --episode-length 20 --pool 2 --draws 2 --layers 2 "
+    "--decode-tokens 32 --prefill-tokens 32 --placements mix,domains --synthetic-requests 40"
 )
 # What makes each command smaller; the flags that show something on a page stay as they are.
 SMALLER = {

@@ -22,6 +22,7 @@ _FIXED = (NEVER, "static-best")
 _RULES = (
     "random",
     "rotor",
+    "eplb",
     "periodic-eplb",
     "greedy",
     "hysteresis",
