@@ -18,7 +18,7 @@ demo: $(VENV)/installed
 	    --routings dimension-order,o1turn,valiant,ugal,optimal --out runs/demo/network --overwrite
 	$(BIN)/topomoe train --agent ppo --scenario default --timesteps 131072 \
 	    --out runs/demo/ppo --overwrite
-	$(BIN)/topomoe evaluate --agents never-switch,greedy,hysteresis,clairvoyant,runs/demo/ppo \
+	$(BIN)/topomoe evaluate --agents never-switch,hysteresis,forecast,clairvoyant,runs/demo/ppo \
 	    --out runs/demo/agents --overwrite
 	@echo "report:  $(CURDIR)/runs/demo/study/report.html"
 	@echo "figures: $(CURDIR)/runs/demo/study/figures $(CURDIR)/runs/demo/network/figures $(CURDIR)/runs/demo/agents/figures"

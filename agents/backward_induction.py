@@ -94,6 +94,9 @@ def migration_cost(problem: SwitchingProblem) -> FloatArray:
 class StageRegression:
     """Ridge regression on fixed rows of several timelines, factored once for all horizons.
 
+    Timelines count alike, however long: two that share no request differ more from each other than
+    one does from its own halves, and what is learned is for a third.
+
     Args:
         features: [T, D] of each timeline.
         rows: which rows of each are used.
@@ -105,9 +108,8 @@ class StageRegression:
     ) -> None:
         self.rows = rows
         self.used = [part[row] for part, row in zip(features, rows, strict=True)]
-        self.count = sum(len(part) for part in self.used)
-        self.mean = np.sum([part.sum(axis=0) for part in self.used], axis=0) / self.count
-        gram = np.sum([part.T @ part for part in self.used], axis=0) / self.count
+        self.mean = np.mean([part.mean(axis=0) for part in self.used], axis=0)
+        gram = np.mean([part.T @ part / len(part) for part in self.used], axis=0)
         gram -= np.outer(self.mean, self.mean)
         gram[np.diag_indices_from(gram)] += penalty
         self.inverse = np.linalg.inv(gram)
@@ -115,9 +117,9 @@ class StageRegression:
     def fit(self, targets: Sequence[FloatArray]) -> FloatArray:
         """Return weights [D + 1, Y], the intercept last, for targets [T, Y] of each timeline."""
         used = [part[row] for part, row in zip(targets, self.rows, strict=True)]
-        mean = np.sum([part.sum(axis=0) for part in used], axis=0) / self.count
-        cross = np.sum([x.T @ y for x, y in zip(self.used, used, strict=True)], axis=0)
-        weight = self.inverse @ (cross / self.count - np.outer(self.mean, mean))
+        mean = np.mean([part.mean(axis=0) for part in used], axis=0)
+        cross = [x.T @ y / len(x) for x, y in zip(self.used, used, strict=True)]
+        weight = self.inverse @ (np.mean(cross, axis=0) - np.outer(self.mean, mean))
         return np.concatenate([weight, (mean - self.mean @ weight)[None]])
 
 

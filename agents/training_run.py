@@ -18,6 +18,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from topomoe.agents.checkpoint import CHECKPOINT, Checkpoint, capture, restore
 from topomoe.agents.dqn import make_dqn
+from topomoe.agents.experience import split
 from topomoe.agents.features import FixedLinear, fit
 from topomoe.agents.imitation import Teacher, imitate
 from topomoe.agents.learned import LearnedPolicy, Settings
@@ -54,11 +55,19 @@ class TrainingRun(BaseCallback):
         queue: bool,
     ) -> None:
         super().__init__()
+        held_out = None if validation is None else validation.calibrated(training)
+        self.validation = held_out
+        described = json.dumps([algorithm, asdict(settings), seed, observe, queue])
+        digest = sha256(described.encode())
+        for problem in (training,) if held_out is None else (training, held_out):
+            _describe(problem, digest)
+        self.identity = digest.hexdigest()
+        training, judged = split(training, held_out)
         self.algorithm, self.training_problem = algorithm, training
         self.settings, self.seed = settings, seed
         self.copies = EpochRegret(SB3VecEnv(_setting(settings, "copies"), training, observe, queue))
         self.layout = self.copies.copies.layout
-        weight, bias = fit(training, self.layout)
+        fixed = fit(training, self.layout, seed)
         self.algorithm_model = MAKE[algorithm](
             self.copies,
             settings,
@@ -67,9 +76,8 @@ class TrainingRun(BaseCallback):
                 "net_arch": list(_setting(settings, "hidden")),
                 "features_extractor_class": FixedLinear,
                 "features_extractor_kwargs": {
-                    "size": weight.shape[1],
-                    "weight": weight,
-                    "bias": bias,
+                    "size": fixed.weight.shape[1],
+                    "fixed": fixed,
                 },
                 "optimizer_class": torch.optim.AdamW,
                 "optimizer_kwargs": {
@@ -80,18 +88,11 @@ class TrainingRun(BaseCallback):
         )
         self.round = self.copies.num_envs * int(_setting(settings, "rollout"))
         self.updates = ceil(_setting(settings, "timesteps") / self.round)
-        held_out = None if validation is None else validation.calibrated(training)
-        self.validation = held_out
-        self.selection = Selection(held_out, _setting(settings, "candidates"), self.updates)
+        self.selection = Selection(judged, _setting(settings, "candidates"), self.updates)
         staying = training.cost[:, training.start]
         self.never = np.concatenate([[0.0], np.cumsum(staying)])
         self.ratios: list[float] = []
         self.points: list[tuple[int, float]] = []
-        described = json.dumps([algorithm, asdict(settings), seed, observe, queue])
-        digest = sha256(described.encode())
-        for problem in (training,) if held_out is None else (training, held_out):
-            _describe(problem, digest)
-        self.identity = digest.hexdigest()
         self.progress: Progress | None = None
         self.home: Path | None = None
 

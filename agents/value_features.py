@@ -26,7 +26,7 @@ class FeatureMap:
 
     The I inputs are the observation's parts without ``current`` and ``left``, each row of costs
     split into its mean and the differences from it. Features are the inputs, products of them, and
-    tanh of ``inputs @ projection + offset``.
+    tanh of ``inputs @ projection + offset``; what of them there is depends on the kind.
 
     Attributes:
         centre, spread: float32 [I]; a spread of 0 drops an input.
@@ -82,14 +82,14 @@ def pairs_of(layout: ObservationLayout, kind: str) -> NDArray[np.int64]:
     last = input_size(layout)
     queue = np.arange(last - layout.sizes["queue"], last)
     first, second = np.triu_indices(len(queue))
-    if not kind.endswith("products") or len(first) > MOST_PRODUCTS:
+    if kind not in ("queue-products", "queue-random") or len(first) > MOST_PRODUCTS:
         return np.zeros((0, 2), dtype=np.int64)
     return np.stack([queue[first], queue[second]], axis=1).astype(np.int64)
 
 
 def units_of(kind: str, units: int) -> int:
     """Return U, how many random features a ``kind`` has."""
-    return units if kind == "random" else 0
+    return units if kind.endswith("random") else 0
 
 
 def fit_features(

@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topomoe.envs.cluster import PARTS, moving_cost
+from topomoe.envs.codesign_plans import same_slots
 from topomoe.envs.codesign_task import CoDesignTask
 from topomoe.envs.moves import moved_seconds
-from topomoe.envs.step_price import price_steps
+from topomoe.envs.step_price import Tables, add_layers, deal, slot_shares, wait
 from topomoe.envs.transition import charge
+from topomoe.topologies.kernel import kernel
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -63,15 +65,12 @@ def charge_change(task: CoDesignTask, change: Change) -> Charged:
         return Charged(
             components, table.reconfiguration, table.migration, table.cost, table.switched
         )
-    epoch, rewired = change.epoch[free], change.topology[free, 1]
-    seconds = moved_seconds(cluster, change.before[free], change.after[free], task.of_epoch[epoch])
+    rewired = change.topology[free, 1]
+    layout = task.of_epoch[change.epoch[free]]
+    seconds = moved_seconds(cluster, change.before[free], change.after[free], layout)
     stall, lag = moving_cost(seconds, task.problem.epoch_seconds, cluster.migration_share)
-    parts = _epoch_parts(task, epoch, rewired, change.after, free)
-    waiting = np.flatnonzero(lag > 0)
-    serving = np.zeros_like(parts)
-    serving[:, waiting] = _epoch_parts(
-        task, epoch[waiting], rewired[waiting], change.before, free[waiting]
-    )
+    lags = lag > 0
+    serving, parts = _epoch_parts(task, change, free, lags)
     slowdown = cluster.migration_share / (1.0 - cluster.migration_share)
     network = serving[PARTS.index("dispatch")] + serving[PARTS.index("combine")]
     for part, name in enumerate(PARTS):
@@ -85,9 +84,97 @@ def charge_change(task: CoDesignTask, change: Change) -> Charged:
 
 
 def _epoch_parts(
-    task: CoDesignTask, epoch: IntArray, topology: IntArray, slots: SlotArray, row: IntArray
-) -> FloatArray:
-    """Return seconds [4, n] of epochs under topologies and the rows [n] of ``slots``."""
-    problem = task.problem
-    parts = price_steps(problem.cluster, problem.pool, problem.steps[epoch], topology, slots, row)
-    return np.asarray(problem.repeat * parts.sum(axis=2))
+    task: CoDesignTask, change: Change, row: IntArray, lags: BoolArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return seconds [4, n] of the epochs of ``row`` [n] as served before and after the change.
+
+    Before only where it ``lags`` [n], else 0.
+    """
+    steps = task.problem.steps[change.epoch[row]].astype(np.int64)
+    read = task.read
+    layers = np.empty((2, *steps.shape, task.problem.cluster.num_layers, 3))
+    _price_changed(
+        steps,
+        change.topology[row, 1],
+        change.base[row],
+        row,
+        lags,
+        change.before,
+        change.after,
+        np.require(task.problem.cluster.slot_expert, np.int16, ["C", "W"]),
+        task.library_layers,
+        read,
+        layers,
+    )
+    parts = np.zeros((2, len(PARTS), *steps.shape))
+    add_layers(steps, layers[1], read, parts[1])
+    waiting = np.flatnonzero(lags)
+    if waiting.size:
+        some = np.empty((len(PARTS), waiting.size, steps.shape[1]))
+        add_layers(steps[waiting], layers[0, waiting], read, some)
+        parts[0][:, waiting] = some
+    before, after = task.problem.repeat * parts.sum(axis=3)
+    return before, after
+
+
+@kernel
+def _price_changed(
+    steps: IntArray,
+    topology: IntArray,
+    base: IntArray,
+    row: IntArray,
+    lags: BoolArray,
+    before: SlotArray,
+    after: SlotArray,
+    library: SlotArray,
+    known: FloatArray,
+    read: Tables,
+    out: FloatArray,
+) -> None:
+    """Fill out [2, n, J, M, 3]; base [n, 2]; known [Q, A, P, M, 3] for library [P, V, M, S].
+
+    A layer that the library placement chosen last holds too is looked up, and one that the change
+    leaves alone is priced once.
+    """
+    layers, width = after.shape[1:]
+    devices, groups = read.group_of.shape[1], read.counts.shape[1]
+    share = np.empty(width, dtype=np.float32)
+    replicas = np.zeros((groups, read.counts.shape[3]), dtype=np.int64)
+    busy, slowest = np.zeros(devices), np.zeros(groups)
+    draws = steps.shape[1]
+    most = 2 * layers * draws
+    tokens = np.zeros((most, read.pull.shape[3]), dtype=np.float32)
+    seconds = np.zeros((2, most, read.pull.shape[4]), dtype=np.float32)
+    priced = np.zeros((most, 3))
+    where = np.zeros((most, 3), dtype=np.int64)  # side, draw and layer of each that is priced
+    for n in range(len(steps)):
+        a, v = topology[n], read.layout[steps[n, 0]]
+        rows = 0
+        for side in (1, 0):
+            if side == 0 and not lags[n]:
+                continue
+            p = base[n, side]
+            for m in range(layers):
+                held = after[row[n], m] if side == 1 else before[row[n], m]
+                if same_slots(held, library[p, v, m]):
+                    for j in range(draws):
+                        out[side, n, j, m] = known[steps[n, j], a, p, m]
+                    continue
+                if side == 0 and same_slots(held, after[row[n], m]):
+                    continue
+                slot_shares(held, read.slot_device[v], read.group_of[v], replicas, share)
+                for j in range(draws):
+                    q = steps[n, j]
+                    priced[rows, 1] = deal(v, q, m, held, share, busy, slowest, tokens[rows], read)
+                    where[rows, 0], where[rows, 1], where[rows, 2] = side, j, m
+                    rows += 1
+        wait(v, a, rows, tokens, seconds, read, priced)
+        for r in range(rows):
+            side, j, m = where[r]
+            out[side, n, j, m] = priced[r]
+        if lags[n]:
+            for m in range(layers):
+                held = before[row[n], m]
+                if same_slots(held, after[row[n], m]):
+                    for j in range(draws):
+                        out[0, n, j, m] = out[1, n, j, m]

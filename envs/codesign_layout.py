@@ -35,8 +35,9 @@ class CoDesignLayout:
     imbalance   1      largest device load / mean of the placement, by the forecast   0 .. 1e3
     gains       C      share of a step's MoE seconds that each proposed move would    -1e3 .. 1e3
                        save by the forecast on the topology set; 0: no such move
-    rebalance   2      the same of rebalancing, and the share of an epoch that the    -1e3 .. 1e3
-                       weights would travel
+    rebalance   2      the same of rebalancing, with devices as the balancer lists    -1e3 .. 1e3
+                       them, and the share of an epoch that the weights would travel
+                       to the devices where that is least
     queue       F      only with ``queue=True``: queue features of the coming epoch   -1e6 .. 1e6
     left        1      epochs left, the coming one included, / episode length         0 .. 1
     ==========  =====  ============================================================== ==========

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topomoe.envs.codesign_task import CoDesignTask
-from topomoe.envs.moves import aligned, moved_seconds
-from topomoe.envs.proposals import Moves, propose
+from topomoe.envs.proposals import Moves
 from topomoe.topologies.errors import InputError
 
 FloatArray = NDArray[np.float64]
@@ -50,8 +49,8 @@ class CoDesignState:
         average: float64 [n, K], moving average of the library's costs / scale.
         own: float64 [n], cost of the last epoch as it ran / scale.
         moves: the proposals for the coming epoch.
-        target: int16 [n, M, S], where rebalancing would lead.
-        target_gain: float64 [n], share of a step's MoE seconds it would save by the forecast.
+        target_gain: float64 [n], share of a step's MoE seconds that rebalancing would save by the
+            forecast, on devices in the balancer's order.
         target_share: float64 [n], share of an epoch that it would take.
     """
 
@@ -66,7 +65,6 @@ class CoDesignState:
     average: FloatArray
     own: FloatArray
     moves: Moves
-    target: SlotArray
     target_gain: FloatArray
     target_share: FloatArray
 
@@ -100,7 +98,7 @@ def begin(task: CoDesignTask, start: ArrayLike) -> CoDesignState:
         slot_expert=slots,
         average=np.tile(prior[task.columns], (n, 1)),
         own=np.full(n, prior[task.start]),
-        **plans(task, first, topologies, layout, slots),
+        **plans(task, first, topologies, bases, layout, slots),
     )
 
 
@@ -153,25 +151,23 @@ def resumed(task: CoDesignTask, arrays: Mapping[str, NDArray[Any]], copies: int)
         if not np.isfinite(given[name]).all():
             raise InputError(f"{name} must be finite in the copies' state")
     coming = given["start"] + given["done"]
-    proposed = plans(task, coming, given["topology"], given["layout"], given["slot_expert"])
+    known = (given[name] for name in ("topology", "base", "layout", "slot_expert"))
+    proposed = plans(task, coming, *known)
     fields_: dict[str, Any] = {**given, **proposed}
     return CoDesignState(**fields_)
 
 
 def plans(
-    task: CoDesignTask, epoch: IntArray, topology: IntArray, layout: IntArray, slots: SlotArray
+    task: CoDesignTask,
+    epoch: IntArray,
+    topology: IntArray,
+    base: IntArray,
+    layout: IntArray,
+    slots: SlotArray,
 ) -> dict[str, Any]:
     """Return what is proposed for ``epoch`` [n] to placements in ``layout`` [n]."""
-    problem, count = task.problem, task.layout.num_moves
-    moves = propose(problem.cluster, slots, problem.forecast, layout, count, epoch)
     row = np.where(task.of_epoch[epoch] == layout, epoch, task.stale[epoch])
-    moves, before = task.price.ranked(row, topology, slots, moves)
-    target = aligned(problem.cluster, task.target[row], slots, layout)
-    after = task.price.layer_seconds(row, topology, target)
-    seconds = moved_seconds(problem.cluster, slots, target, layout)
-    return {
-        "moves": moves,
-        "target": target,
-        "target_gain": 1.0 - after.sum(axis=1) / before.sum(axis=1),
-        "target_share": np.minimum(seconds / problem.epoch_seconds, 1.0),
-    }
+    moves, seconds = task.plans.proposed(row, base, slots)
+    moves, saved = task.price.ranked(row, topology, slots, moves, task.plans.target)
+    share = np.minimum(seconds / task.problem.epoch_seconds, 1.0)
+    return {"moves": moves, "target_gain": saved, "target_share": share}

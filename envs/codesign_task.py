@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topomoe.envs.cluster import PARTS, CoDesignProblem
 from topomoe.envs.codesign_layout import CoDesignLayout
+from topomoe.envs.codesign_plans import Plans
 from topomoe.envs.forecast_price import ForecastPrice
 from topomoe.envs.moves import rebalance
+from topomoe.envs.step_price import Tables, library_layers, tables
 from topomoe.topologies.errors import InputError, unknown
 
 RECENT = "recent"
@@ -28,9 +31,9 @@ class CoDesignTask:
         start: the configuration of the library in which every episode starts.
         columns: int64 [K], the configurations of the library whose costs are observed.
         of_epoch: int64 [T], the layout of the devices in each epoch.
-        stale: int64 [T], the row of ``target`` for the epoch under the layout before it.
-        target: int16 [T + changes, M, S], the rebalance that the forecast of each epoch asks for
-            under its layout; then those of epochs that change it under the layout before.
+        stale: int64 [T], the row of ``plans`` for the epoch under the layout before it.
+        plans: what proposals depend on; a row an epoch under its layout, then one for each that
+            changes it under the layout before.
         price: what forecasts cost, with the same rows.
     """
 
@@ -41,7 +44,7 @@ class CoDesignTask:
     columns: NDArray[np.int64]
     of_epoch: NDArray[np.int64]
     stale: NDArray[np.int64]
-    target: NDArray[np.int16]
+    plans: Plans
     price: ForecastPrice
 
     @classmethod
@@ -86,21 +89,25 @@ class CoDesignTask:
             observe=observe,
             queue=queue,
         )
-        of_epoch = problem.pool.layout[problem.steps[:, 0]].astype(np.int64)
-        epochs = len(of_epoch)
-        changes = np.flatnonzero(np.diff(of_epoch, prepend=of_epoch[0]))
-        stale = np.arange(epochs)
-        stale[changes] = epochs + np.arange(len(changes))
-        row = np.concatenate([np.arange(epochs), changes])
-        where = np.concatenate([of_epoch, of_epoch[changes - 1]])
-        target = rebalance(cluster, problem.forecast[row], where)
-        price = ForecastPrice.of(problem, row, where)
-        return cls(problem, layout, at, start, columns, of_epoch, stale, target, price)
+        rows = _rows(problem)
+        plans = Plans.of(cluster, rows.forecast, rows.layout, rows.target, moves)
+        of_epoch = rows.layout[: len(rows.stale)]
+        return cls(problem, layout, at, start, columns, of_epoch, rows.stale, plans, rows.price)
 
     @property
     def known(self) -> bool:
         """Whether the coming epoch's layout is known when its configuration is chosen."""
         return self.layout.queue or self.layout.observe == "after"
+
+    @property
+    def read(self) -> Tables:
+        """The cluster and the timeline's steps as kernels read them."""
+        return _rows(self.problem).read
+
+    @property
+    def library_layers(self) -> NDArray[np.float64]:
+        """Seconds [Q, A, P, M, 3] of every layer of every step under the library."""
+        return _rows(self.problem).layers
 
     @cached_property
     def recent(self) -> int:
@@ -117,3 +124,36 @@ class CoDesignTask:
             renewed = placement == self.recent
             slots[renewed] = self.problem.recent[epoch[renewed]]
         return np.asarray(slots)
+
+
+class _Rows(NamedTuple):
+    """What all tasks of a problem share; rows as in ``CoDesignTask``."""
+
+    stale: NDArray[np.int64]
+    layout: NDArray[np.int64]
+    forecast: NDArray[np.float32]
+    target: NDArray[np.int16]
+    price: ForecastPrice
+    read: Tables
+    layers: NDArray[np.float64]
+
+
+@lru_cache(maxsize=4)
+def _rows(problem: CoDesignProblem) -> _Rows:
+    of_epoch = problem.pool.layout[problem.steps[:, 0]].astype(np.int64)
+    epochs = len(of_epoch)
+    changes = np.flatnonzero(np.diff(of_epoch, prepend=of_epoch[0]))
+    stale = np.arange(epochs)
+    stale[changes] = epochs + np.arange(len(changes))
+    row = np.concatenate([np.arange(epochs), changes])
+    layout = np.concatenate([of_epoch, of_epoch[changes - 1]])
+    forecast = np.require(problem.forecast[row], np.float32, ["C", "W"])
+    return _Rows(
+        stale,
+        layout,
+        forecast,
+        rebalance(problem.cluster, forecast, layout),
+        ForecastPrice.of(problem, row, layout),
+        tables(problem.cluster, problem.pool),
+        library_layers(problem.cluster, problem.pool),
+    )

@@ -112,7 +112,7 @@ def step(
         average=(1 - AVERAGE_WEIGHT) * state.average
         + AVERAGE_WEIGHT / switching.scale * switching.cost[epoch[:, None], task.columns],
         own=own / switching.scale,
-        **plans(task, coming, topology, expected, slots),
+        **plans(task, coming, topology, base, expected, slots),
     )
     result = CoDesignOutcome(
         epoch=epoch,
@@ -252,10 +252,11 @@ def _placed(
     after = apply_moves(before, state.moves, np.where(moves, placing - layout.first_move, -1))
     stays = ~moved
     after[stays] = task.library_slots(epoch[stays], base[stays])
-    after[rebalances] = state.target[rebalances]
-    late = rebalances & returned
-    if late.any():
-        after[late] = aligned(
-            task.problem.cluster, task.target[epoch[late]], before[late], task.of_epoch[epoch[late]]
+    if rebalances.any():
+        at = epoch[rebalances]
+        # The forecast is laid on the devices as they are now, whatever was expected of them.
+        target = task.plans.target[at]
+        after[rebalances] = aligned(
+            task.problem.cluster, target, before[rebalances], task.of_epoch[at]
         )
     return after, base, moved

@@ -17,8 +17,9 @@ def group_circuits(layout: Layout, ports: int, rng: np.random.Generator) -> NDAr
 
     A group of n is wired as a circulant graph: device i sends to i + s for each of
     min(ports, n - 1) strides s, those of the least mean distance between devices (of at most TRIES
-    sets). Under even all-to-all traffic a circulant loads all its links alike, so that the least
-    mean distance is the least load. Ports left over, where a group is smaller than that, double
+    sets). Under even all-to-all traffic the mean load of a link is the mean distance times what a
+    device sends over its ports, so that the least mean distance loads links least in the mean.
+    Ports left over, where a group is smaller than that, double
     circuits in turn.
     """
     circuits: list[NDArray[np.int64]] = []

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from topomoe.topologies.errors import InputError, unknown
 
 KINDS = ("prefill", "decode")
-_POOL = re.compile(r"(\w+) (?:(?:(\d+)x)?(\d+)|all)")
+_POOL = re.compile(r"(\w+) (?:(?:(\d{1,5})x)?(\d{1,5})|all)")
 
 
 @dataclass(frozen=True, eq=False)

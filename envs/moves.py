@@ -7,7 +7,7 @@ whatever slot, stays. The device that receives most sets how long it takes.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,12 @@ from numpy.typing import NDArray
 from topomoe.envs.cluster import Cluster
 from topomoe.topologies.errors import InputError
 from topomoe.topologies.kernel import kernel
+
+IntArray = NDArray[np.int64]
+SlotArray = NDArray[np.int16]
+AlignScratch: TypeAlias = tuple[
+    IntArray, IntArray, IntArray, IntArray, IntArray, IntArray, NDArray[np.bool_], SlotArray
+]
 
 
 def moved_seconds(
@@ -140,144 +146,171 @@ def device_slots(cluster: Cluster) -> NDArray[np.int16]:
 
 
 @kernel
+def count_received(
+    before: SlotArray, after: SlotArray, table: SlotArray, received: IntArray
+) -> None:
+    """Add to ``received`` [N] the experts of a layer that are new to each device.
+
+    ``before`` and ``after`` are [S]; ``table`` [N, ...] is of ``device_slots``.
+    """
+    for d in range(table.shape[0]):
+        for i in range(table.shape[1]):
+            s = table[d, i]
+            if s < 0:
+                break
+            e = after[s]
+            if e < 0 or e == before[s]:
+                continue
+            new = True
+            for j in range(table.shape[1]):
+                other = table[d, j]
+                if other < 0:
+                    break
+                if before[other] == e or (j < i and after[other] == e):
+                    new = False
+                    break
+            if new:
+                received[d] += 1
+
+
+@kernel
 def _most_received(
-    before: NDArray[np.int16],
-    after: NDArray[np.int16],
-    layout: NDArray[np.int64],
-    slots: NDArray[np.int16],
-    most: NDArray[np.int64],
+    before: SlotArray, after: SlotArray, layout: IntArray, slots: SlotArray, most: IntArray
 ) -> None:
     """Fill ``most`` [n]; slots [V, N, ...] as ``device_slots`` has them."""
+    received = np.zeros(slots.shape[1], dtype=np.int64)
     for n in range(len(before)):
-        table = slots[layout[n]]
-        most[n] = 0
-        for d in range(table.shape[0]):
-            count = 0
-            for m in range(before.shape[1]):
-                for i in range(table.shape[1]):
-                    s = table[d, i]
-                    if s < 0:
-                        break
-                    e = after[n, m, s]
-                    if e < 0 or e == before[n, m, s]:
-                        continue
-                    new = True
-                    for j in range(table.shape[1]):
-                        other = table[d, j]
-                        if other < 0:
-                            break
-                        if before[n, m, other] == e or (j < i and after[n, m, other] == e):
-                            new = False
-                            break
-                    if new:
-                        count += 1
-            most[n] = max(most[n], count)
+        received[:] = 0
+        for m in range(before.shape[1]):
+            count_received(before[n, m], after[n, m], slots[layout[n]], received)
+        most[n] = received.max()
 
 
 @kernel
 def _align(
-    target: NDArray[np.int16],
-    current: NDArray[np.int16],
-    layout: NDArray[np.int64],
-    slots: NDArray[np.int16],
-    group_of: NDArray[np.int16],
+    target: SlotArray,
+    current: SlotArray,
+    layout: IntArray,
+    slots: SlotArray,
+    group_of: SlotArray,
     experts: int,
-    out: NDArray[np.int16],
+    out: SlotArray,
 ) -> None:
-    """Fill ``out`` [n, M, S]: greedy matching of target devices to devices, by overlap."""
-    devices, most = slots.shape[1], slots.shape[2]
-    holders = np.empty((experts, devices), dtype=np.int64)
-    count = np.empty(experts, dtype=np.int64)
-    overlap = np.zeros((devices, devices), dtype=np.int64)
-    near = np.empty((devices, devices), dtype=np.int64)  # devices that hold some of the same
-    nears = np.empty(devices, dtype=np.int64)
-    name = np.empty(devices, dtype=np.int64)
-    taken = np.empty(devices, dtype=np.bool_)
-    left = np.empty(most, dtype=np.int16)
+    """Fill ``out`` [n, M, S]."""
+    scratch = align_scratch(slots.shape[1], slots.shape[2], experts)
     for n in range(len(target)):
-        table, group = slots[layout[n]], group_of[layout[n]]
+        v = layout[n]
         for m in range(target.shape[1]):
-            old, wanted, new = current[n, m], target[n, m], out[n, m]
-            new[:] = -1
-            count[:] = 0
-            for d in range(devices):
-                if group[d] < 0:
+            align_layer(target[n, m], current[n, m], slots[v], group_of[v], scratch, out[n, m])
+
+
+@kernel
+def align_scratch(devices: int, most: int, experts: int) -> AlignScratch:
+    """Return what ``align_layer`` works on."""
+    return (
+        np.empty((experts, devices), dtype=np.int64),  # who holds an expert
+        np.empty(experts, dtype=np.int64),  # how many do
+        np.zeros((devices, devices), dtype=np.int64),  # overlaps; zero between calls
+        np.empty((devices, devices), dtype=np.int64),  # devices that hold some of the same
+        np.empty(devices, dtype=np.int64),  # how many do
+        np.empty(devices, dtype=np.int64),  # the device that takes over what this one is to hold
+        np.empty(devices, dtype=np.bool_),  # whether a device has taken some over
+        np.empty(most, dtype=np.int16),  # experts new to a device
+    )
+
+
+@kernel
+def align_layer(
+    wanted: SlotArray,
+    old: SlotArray,
+    table: SlotArray,
+    group: SlotArray,
+    scratch: AlignScratch,
+    new: SlotArray,
+) -> None:
+    """Fill ``new`` [S]: greedy matching of target devices to devices, by overlap."""
+    holders, count, overlap, near, nears, name, taken, left = scratch
+    devices, most = table.shape
+    new[:] = -1
+    count[:] = 0
+    for d in range(devices):
+        if group[d] < 0:
+            continue
+        for i in range(most):
+            s = table[d, i]
+            if s < 0:
+                break
+            e = old[s]
+            if e >= 0 and (count[e] == 0 or holders[e, count[e] - 1] != d):
+                holders[e, count[e]] = d
+                count[e] += 1
+    highest = 0
+    for d in range(devices):
+        nears[d] = 0
+        name[d] = -1
+        taken[d] = False
+        for i in range(most):
+            s = table[d, i]
+            if s < 0 or group[d] < 0:
+                break
+            if wanted[s] < 0:
+                continue
+            for h in range(count[wanted[s]]):
+                there = holders[wanted[s], h]
+                if group[there] != group[d]:
                     continue
-                for i in range(most):
-                    s = table[d, i]
-                    if s < 0:
-                        break
-                    e = old[s]
-                    if e >= 0 and (count[e] == 0 or holders[e, count[e] - 1] != d):
-                        holders[e, count[e]] = d
-                        count[e] += 1
-            highest = 0
-            for d in range(devices):
-                nears[d] = 0
-                name[d] = -1
-                taken[d] = False
-                for i in range(most):
-                    s = table[d, i]
-                    if s < 0 or group[d] < 0:
-                        break
-                    if wanted[s] < 0:
-                        continue
-                    for h in range(count[wanted[s]]):
-                        there = holders[wanted[s], h]
-                        if group[there] != group[d]:
-                            continue
-                        if overlap[d, there] == 0:
-                            near[d, nears[d]] = there
-                            nears[d] += 1
-                        overlap[d, there] += 1
-                        highest = max(highest, overlap[d, there])
-            for same in range(highest, 0, -1):
-                for d in range(devices):
-                    if name[d] >= 0:
-                        continue
-                    for k in range(nears[d]):
-                        there = near[d, k]
-                        if overlap[d, there] == same and not taken[there]:
-                            name[d] = there
-                            taken[there] = True
-                            break
-            for d in range(devices):
-                for k in range(nears[d]):
-                    overlap[d, near[d, k]] = 0
-                if name[d] >= 0 or group[d] < 0:
-                    continue
-                for there in range(devices):
-                    if not taken[there] and group[there] == group[d]:
-                        name[d] = there
-                        taken[there] = True
-                        break
-            for d in range(devices):
-                there = name[d]
-                if there < 0:
-                    continue
-                rest = 0
-                for i in range(most):
-                    s = table[d, i]
-                    if s < 0:
-                        break
-                    if wanted[s] < 0:
-                        continue
-                    stays = False
-                    for j in range(most):
-                        slot = table[there, j]
-                        if slot < 0:
-                            break
-                        if old[slot] == wanted[s] and new[slot] < 0:
-                            new[slot] = wanted[s]
-                            stays = True
-                            break
-                    if not stays:
-                        left[rest] = wanted[s]
-                        rest += 1
-                for j in range(most):
-                    slot = table[there, j]
-                    if slot < 0 or rest == 0:
-                        break
-                    if new[slot] < 0:
-                        rest -= 1
-                        new[slot] = left[rest]
+                if overlap[d, there] == 0:
+                    near[d, nears[d]] = there
+                    nears[d] += 1
+                overlap[d, there] += 1
+                highest = max(highest, overlap[d, there])
+    for same in range(highest, 0, -1):
+        for d in range(devices):
+            if name[d] >= 0:
+                continue
+            for k in range(nears[d]):
+                there = near[d, k]
+                if overlap[d, there] == same and not taken[there]:
+                    name[d] = there
+                    taken[there] = True
+                    break
+    for d in range(devices):
+        for k in range(nears[d]):
+            overlap[d, near[d, k]] = 0
+        if name[d] >= 0 or group[d] < 0:
+            continue
+        for there in range(devices):
+            if not taken[there] and group[there] == group[d]:
+                name[d] = there
+                taken[there] = True
+                break
+    for d in range(devices):
+        there = name[d]
+        if there < 0:
+            continue
+        rest = 0
+        for i in range(most):
+            s = table[d, i]
+            if s < 0:
+                break
+            if wanted[s] < 0:
+                continue
+            stays = False
+            for j in range(most):
+                slot = table[there, j]
+                if slot < 0:
+                    break
+                if old[slot] == wanted[s] and new[slot] < 0:
+                    new[slot] = wanted[s]
+                    stays = True
+                    break
+            if not stays:
+                left[rest] = wanted[s]
+                rest += 1
+        for j in range(most):
+            slot = table[there, j]
+            if slot < 0 or rest == 0:
+                break
+            if new[slot] < 0:
+                rest -= 1
+                new[slot] = left[rest]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,14 +83,20 @@ def annealed(
     members = [np.flatnonzero(group == g) for g in range(int(group.max()) + 1)]
     best = start.copy()
     for layer in range(len(start)):
-        one = replace(cluster, slot_expert=cluster.slot_expert[:, :, layer : layer + 1])
-        part = replace(pool, counts=pool.counts[:, :, layer : layer + 1])
-        price = partial(_mean_seconds, one, part, sample, topology)
+        counts = np.ascontiguousarray(pool.counts[:, :, layer : layer + 1])
+        part = replace(pool, counts=counts)
+        price = partial(_seconds, _one_layer(cluster), part, sample, topology)
         best[layer] = _anneal_layer(price, start[layer], device, members, rng)
     return best
 
 
-def _mean_seconds(
+@lru_cache(maxsize=2)
+def _one_layer(cluster: Cluster) -> Cluster:
+    """Return the cluster of a single layer: one, whose networks are then prepared once."""
+    return replace(cluster, slot_expert=cluster.slot_expert[:, :, :1])
+
+
+def _seconds(
     cluster: Cluster, pool: StepPool, steps: NDArray[np.int64], topology: int, slots: SlotArray
 ) -> float:
     which = np.zeros(len(steps), dtype=np.int64)

@@ -12,7 +12,7 @@ over groups: 1 is perfect. What a move lowers it by is its gain.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,12 @@ from topomoe.envs.cluster import Cluster
 from topomoe.envs.moves import device_slots
 from topomoe.topologies.kernel import kernel
 
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+SlotArray = NDArray[np.int16]
+ProposeScratch: TypeAlias = tuple[
+    IntArray, SlotArray, IntArray, IntArray, FloatArray, FloatArray, FloatArray, IntArray
+]
 LEAST_GAIN = 1e-5  # of imbalance: less is not proposed
 
 
@@ -85,7 +91,6 @@ def propose(
         device_slots(cluster),
         np.require(cluster.group_of, np.int16, ["C", "W"]),
         np.require(cluster.weight, np.float64, ["C", "W"]),
-        LEAST_GAIN,
         moves.layer,
         moves.slot,
         moves.expert,
@@ -112,176 +117,219 @@ def apply_moves(
 
 @kernel
 def _propose(
-    slot_expert: NDArray[np.int16],
+    slot_expert: SlotArray,
     forecast: NDArray[np.float32],
-    row: NDArray[np.int64],
-    layout: NDArray[np.int64],
-    slots: NDArray[np.int16],
-    group_of: NDArray[np.int16],
-    weight: NDArray[np.float64],
-    least: float,
-    layer: NDArray[np.int16],
-    slot: NDArray[np.int16],
-    expert: NDArray[np.int16],
+    row: IntArray,
+    layout: IntArray,
+    slots: SlotArray,
+    group_of: SlotArray,
+    weight: FloatArray,
+    layer: SlotArray,
+    slot: SlotArray,
+    expert: SlotArray,
     gain: NDArray[np.float32],
-    imbalance: NDArray[np.float64],
+    imbalance: FloatArray,
 ) -> None:
     """Fill the last five, [n, C] and [n]; slots [V, N, ...] as ``device_slots`` has them."""
-    devices, most = slots.shape[1], slots.shape[2]
     layers, experts = forecast.shape[1], forecast.shape[2]
-    groups = weight.shape[1]
-    replicas = np.zeros((groups, experts), dtype=np.int64)
-    holder = np.zeros((groups, experts, devices * most), dtype=np.int16)
-    stamp = np.full((devices, experts), -1, dtype=np.int64)
-    load, diluted = np.zeros(devices), np.zeros(devices)
-    part = np.zeros(slot_expert.shape[2])
-    now = 0
+    scratch = propose_scratch(slots, weight.shape[1], experts, slot_expert.shape[2])
     for n in range(len(slot_expert)):
-        table, group, share = slots[layout[n]], group_of[layout[n]], weight[layout[n]]
+        v = layout[n]
         for m in range(layers):
-            held, expected = slot_expert[n, m], forecast[row[n], m]
-            now += 1
-            replicas[:] = 0
-            for d in range(devices):
-                g = group[d]
-                for i in range(most):
-                    s = table[d, i]
-                    if s < 0 or g < 0 or held[s] < 0:
-                        continue
-                    e = held[s]
-                    holder[g, e, replicas[g, e]] = d
-                    replicas[g, e] += 1
-                    stamp[d, e] = now
-            for d in range(devices):
-                load[d] = 0.0
-                for i in range(most):
-                    s = table[d, i]
-                    if s < 0 or group[d] < 0:
-                        break
-                    e = held[s]
-                    part[s] = expected[e] / replicas[group[d], e] if e >= 0 else 0.0
-                    load[d] += part[s]
-            for g in range(groups):
-                if share[g] <= 0.0:
-                    continue
-                # The three hottest devices: what stays the largest when two of them change.
-                hot, second, third, total, members = -1, -1, -1, 0.0, 0
-                for d in range(devices):
-                    if group[d] != g:
-                        continue
-                    members += 1
-                    total += load[d]
-                    if hot < 0 or load[d] > load[hot]:
-                        hot, second, third = d, hot, second
-                    elif second < 0 or load[d] > load[second]:
-                        second, third = d, second
-                    elif third < 0 or load[d] > load[third]:
-                        third = d
-                if total <= 0.0:
-                    imbalance[n] += share[g] / layers
-                    continue
-                scale = share[g] * members / (total * layers)
-                imbalance[n] += scale * load[hot]
-                if members < 2:
-                    continue
-                for i in range(most):
-                    s = table[hot, i]
-                    if s < 0 or held[s] < 0:
-                        continue
-                    e = held[s]
-                    given = part[s]
-                    # A swap.
-                    best, at = load[hot], -1
-                    for c in range(devices):
-                        if group[c] != g or c == hot or stamp[c, e] == now:
-                            continue
-                        rest = second if c != second else third
-                        other = load[rest] if rest >= 0 else 0.0
-                        if other >= best:
-                            continue
-                        for j in range(most):
-                            t = table[c, j]
-                            if t < 0:
-                                break
-                            if held[t] < 0 or stamp[hot, held[t]] == now:
-                                continue
-                            change = given - part[t]
-                            worst = max(other, load[hot] - change, load[c] + change)
-                            if worst < best:
-                                best, at = worst, t
-                    if at >= 0:
-                        _insert(
-                            scale * (load[hot] - best),
-                            least,
-                            m,
-                            s,
-                            held[at],
-                            at,
-                            e,
-                            layer[n],
-                            slot[n],
-                            expert[n],
-                            gain[n],
-                        )
-                    # A replica move.
-                    fewer = expected[e] / (replicas[g, e] + 1)
-                    for d in range(devices):
-                        diluted[d] = load[d]
-                    for h in range(replicas[g, e]):
-                        diluted[holder[g, e, h]] -= given - fewer
-                    top, next_top = -1, -1
-                    for d in range(devices):
-                        if group[d] != g:
-                            continue
-                        if top < 0 or diluted[d] > diluted[top]:
-                            top, next_top = d, top
-                        elif next_top < 0 or diluted[d] > diluted[next_top]:
-                            next_top = d
-                    best, at = load[hot], -1
-                    for c in range(devices):
-                        if group[c] != g or stamp[c, e] == now:
-                            continue
-                        other = diluted[top] if c != top else diluted[next_top]
-                        if other >= best:
-                            continue
-                        for j in range(most):
-                            t = table[c, j]
-                            if t < 0:
-                                break
-                            f = held[t]
-                            if f < 0 or replicas[g, f] < 2:
-                                continue
-                            count = replicas[g, f]
-                            worst = max(other, diluted[c] - part[t] + fewer)
-                            if worst >= best:
-                                continue
-                            more = part[t] / (count - 1)
-                            for h in range(count):
-                                d = holder[g, f, h]
-                                if d != c:
-                                    worst = max(worst, diluted[d] + more)
-                            if worst < best:
-                                best, at = worst, t
-                    if at >= 0:
-                        _insert(
-                            scale * (load[hot] - best),
-                            least,
-                            m,
-                            at,
-                            e,
-                            -1,
-                            -1,
-                            layer[n],
-                            slot[n],
-                            expert[n],
-                            gain[n],
-                        )
+            imbalance[n] += propose_layer(
+                m,
+                layers,
+                slot_expert[n, m],
+                forecast[row[n], m],
+                slots[v],
+                group_of[v],
+                weight[v],
+                scratch,
+                layer[n],
+                slot[n],
+                expert[n],
+                gain[n],
+            )
 
 
 @kernel
-def _insert(
+def propose_scratch(slots: SlotArray, groups: int, experts: int, width: int) -> ProposeScratch:
+    """Return what ``propose_layer`` works on; slots [V, N, ...], ``width`` S."""
+    devices, most = slots.shape[1], slots.shape[2]
+    return (
+        np.zeros((groups, experts), dtype=np.int64),  # replicas
+        np.zeros((groups, experts, devices * most), dtype=np.int16),  # devices of an expert
+        np.full((devices, experts), -1, dtype=np.int64),  # the last call that saw it there
+        np.zeros(1, dtype=np.int64),  # calls
+        np.zeros(devices),  # load
+        np.zeros(devices),  # load with one more replica of an expert
+        np.zeros(width),  # load of each slot
+        np.zeros(devices, dtype=np.int64),  # devices of a group
+    )
+
+
+@kernel
+def propose_layer(
+    m: int,
+    layers: int,
+    held: SlotArray,
+    expected: NDArray[np.float32],
+    table: SlotArray,
+    group: SlotArray,
+    share: FloatArray,
+    scratch: ProposeScratch,
+    layer: SlotArray,
+    slot: SlotArray,
+    expert: SlotArray,
+    gain: NDArray[np.float32],
+) -> float:
+    """Put layer m's moves among the best [C] and return its part of the imbalance."""
+    replicas, holder, stamp, now, load, diluted, part, member = scratch
+    devices, most = table.shape
+    groups = len(share)
+    imbalance = 0.0
+    now[0] += 1
+    replicas[:] = 0
+    for d in range(devices):
+        g = group[d]
+        for i in range(most):
+            s = table[d, i]
+            if s < 0 or g < 0 or held[s] < 0:
+                continue
+            e = held[s]
+            holder[g, e, replicas[g, e]] = d
+            replicas[g, e] += 1
+            stamp[d, e] = now[0]
+    for d in range(devices):
+        load[d] = 0.0
+        for i in range(most):
+            s = table[d, i]
+            if s < 0 or group[d] < 0:
+                break
+            e = held[s]
+            part[s] = expected[e] / replicas[group[d], e] if e >= 0 else 0.0
+            load[d] += part[s]
+    for g in range(groups):
+        if share[g] <= 0.0:
+            continue
+        # The three hottest devices: what stays the largest when two of them change.
+        hot, second, third, total, members = -1, -1, -1, 0.0, 0
+        for d in range(devices):
+            if group[d] != g:
+                continue
+            member[members] = d
+            members += 1
+            total += load[d]
+            if hot < 0 or load[d] > load[hot]:
+                hot, second, third = d, hot, second
+            elif second < 0 or load[d] > load[second]:
+                second, third = d, second
+            elif third < 0 or load[d] > load[third]:
+                third = d
+        if total <= 0.0:
+            imbalance += share[g] / layers
+            continue
+        scale = share[g] * members / (total * layers)
+        imbalance += scale * load[hot]
+        if members < 2:
+            continue
+        for i in range(most):
+            s = table[hot, i]
+            if s < 0 or held[s] < 0:
+                continue
+            e = held[s]
+            given = part[s]
+            # A swap.
+            best, at = load[hot], -1
+            for k in range(members):
+                c = member[k]
+                if c == hot or stamp[c, e] == now[0]:
+                    continue
+                rest = second if c != second else third
+                other = load[rest] if rest >= 0 else 0.0
+                if other >= best:
+                    continue
+                for j in range(most):
+                    t = table[c, j]
+                    if t < 0:
+                        break
+                    if held[t] < 0 or stamp[hot, held[t]] == now[0]:
+                        continue
+                    change = given - part[t]
+                    worst = max(other, load[hot] - change, load[c] + change)
+                    if worst < best:
+                        best, at = worst, t
+            if at >= 0:
+                insert(
+                    scale * (load[hot] - best),
+                    m,
+                    s,
+                    held[at],
+                    at,
+                    e,
+                    layer,
+                    slot,
+                    expert,
+                    gain,
+                )
+            # A replica move.
+            fewer = expected[e] / (replicas[g, e] + 1)
+            for k in range(members):
+                diluted[member[k]] = load[member[k]]
+            for h in range(replicas[g, e]):
+                diluted[holder[g, e, h]] -= given - fewer
+            top, next_top = -1, -1
+            for k in range(members):
+                d = member[k]
+                if top < 0 or diluted[d] > diluted[top]:
+                    top, next_top = d, top
+                elif next_top < 0 or diluted[d] > diluted[next_top]:
+                    next_top = d
+            best, at = load[hot], -1
+            for k in range(members):
+                c = member[k]
+                if stamp[c, e] == now[0]:
+                    continue
+                other = diluted[top] if c != top else diluted[next_top]
+                if other >= best:
+                    continue
+                for j in range(most):
+                    t = table[c, j]
+                    if t < 0:
+                        break
+                    f = held[t]
+                    if f < 0 or replicas[g, f] < 2:
+                        continue
+                    count = replicas[g, f]
+                    worst = max(other, diluted[c] - part[t] + fewer)
+                    if worst >= best:
+                        continue
+                    more = part[t] / (count - 1)
+                    for h in range(count):
+                        d = holder[g, f, h]
+                        if d != c:
+                            worst = max(worst, diluted[d] + more)
+                    if worst < best:
+                        best, at = worst, t
+            if at >= 0:
+                insert(
+                    scale * (load[hot] - best),
+                    m,
+                    at,
+                    e,
+                    -1,
+                    -1,
+                    layer,
+                    slot,
+                    expert,
+                    gain,
+                )
+    return imbalance
+
+
+@kernel
+def insert(
     value: float,
-    least: float,
     m: int,
     first_slot: int,
     first_expert: int,
@@ -294,7 +342,7 @@ def _insert(
 ) -> None:
     """Keep a candidate where it is among the best; of equal ones the first found."""
     count = len(layer)
-    if value < least or count == 0 or np.float32(value) <= gain[count - 1]:
+    if value < LEAST_GAIN or count == 0 or np.float32(value) <= gain[count - 1]:
         return
     at = count - 1
     while at > 0 and gain[at - 1] < np.float32(value):

@@ -103,7 +103,10 @@ def build_problems(settings: ScenarioSettings, seeds: Sequence[int] = (0,)) -> P
     streams = dict(zip(parts, rng.spawn(len(parts)), strict=True))
     # Placements for each domain are in the library even where no domain ever dominates.
     made = replace(settings, domain_weight=settings.domain_weight or PHASE_WEIGHT)
-    made_for = Contexts(layouts, frequent_domains(trace), contexts.levels)
+    # There, what is for all traffic is made from the mix, which the number -1 stands for.
+    kinds = frequent_domains(trace)
+    kinds = np.union1d(kinds, contexts.domains[contexts.domains < 0])
+    made_for = Contexts(layouts, kinds, contexts.levels)
     check_domains(parts.values(), made_for, trace.domain_names)
     library, _ = step_pool(
         parts.pop("library"), made_for, made, model, device, step, streams.pop("library")
@@ -244,7 +247,8 @@ def build_cluster(
     experts = pool.counts.shape[3]
     slot_device = slot_devices(layouts, experts, settings.redundancy)
     names, slot_expert, made_for = _library(settings, contexts, pool, slot_device)
-    demands = _demands(pool, layouts, slot_device, slot_expert[0])
+    usual = usual_steps(contexts, pool)
+    demands = _demands(pool, usual, layouts, slot_device, slot_expert[0])
     topology_names, topologies, fitted = build_topologies(settings, grid, layouts, demands)
     pull, offset = network_tables(
         topologies, layouts, model.dispatch_bytes, model.combine_bytes, step.mtu
@@ -284,26 +288,40 @@ def build_cluster(
         links=links,
         optical=optical,
     )
-    return _with_annealed(cluster, pool, made_for, settings.seed), fitted
+    return _with_annealed(cluster, pool, usual, made_for, settings.seed), fitted
+
+
+def usual_steps(contexts: Contexts, pool: StepPool) -> NDArray[np.bool_]:
+    """Return which steps stand for all traffic, [Q]: those of no domain; where none is, all."""
+    mixed = contexts.domains[contexts.split(pool.context.astype(np.int64))[1]] < 0
+    return mixed if mixed.any() else ~mixed
 
 
 def _library(
     settings: ScenarioSettings, contexts: Contexts, pool: StepPool, slot_device: NDArray[np.int16]
 ) -> tuple[tuple[str, ...], NDArray[np.int16], list[NDArray[np.bool_]]]:
-    """Return the placements' names, EPLB's slots [P, V, M, S], and the steps each is made for."""
+    """Return the placements' names, EPLB's slots [P, V, M, S], and the steps each is made for.
+
+    Raises:
+        InputError: all that is asked for are placements of domains, of which there are none.
+    """
     layout, domain, _ = contexts.split(pool.context.astype(np.int64))
     names: list[str] = []
     chosen: list[NDArray[np.bool_]] = []
-    every = np.ones(len(layout), dtype=np.bool_)
+    every = usual_steps(contexts, pool)
     for name in settings.placements:
         if name == "domains":
-            if len(contexts.domains) > 1:
-                for index in range(len(contexts.domains)):
-                    names.append(f"domain-{index}")
-                    chosen.append(domain == index)
+            for index, kind in enumerate(np.flatnonzero(contexts.domains >= 0)):
+                names.append(f"domain-{index}")
+                chosen.append(domain == kind)
         else:
             names.append(name)
             chosen.append(every)
+    if set(names) <= {RECENT}:
+        raise InputError(
+            "placements must hold mix or annealed: the trace has fewer than two domains with "
+            "requests enough for placements of their own"
+        )
     slots = slot_device.shape[1]
     made = [
         [
@@ -322,10 +340,15 @@ def _library(
 
 
 def _with_annealed(
-    cluster: Cluster, pool: StepPool, made_for: list[NDArray[np.bool_]], seed: int
+    cluster: Cluster,
+    pool: StepPool,
+    usual: NDArray[np.bool_],
+    made_for: list[NDArray[np.bool_]],
+    seed: int,
 ) -> Cluster:
     """Return the cluster with all placements annealed, on the topology best so far, but EPLB's."""
-    topology = int(price_library(cluster, pool).sum(axis=0).mean(axis=(0, 2)).argmin())
+    seconds = price_library(cluster, pool).sum(axis=0)[usual]
+    topology = int(seconds.mean(axis=(0, 2)).argmin())
     slot_expert = cluster.slot_expert.copy()
     for p, name in enumerate(cluster.placements):
         if name in ("mix", RECENT):
@@ -339,6 +362,7 @@ def _with_annealed(
 
 def _demands(
     pool: StepPool,
+    usual: NDArray[np.bool_],
     layouts: tuple[Layout, ...],
     slot_device: NDArray[np.int16],
     slot_expert: NDArray[np.int16],
@@ -349,7 +373,7 @@ def _demands(
     for v, layout in enumerate(layouts):
         same = (layout.group_of[:, None] == layout.group_of) & (layout.group_of >= 0)
         np.fill_diagonal(same, False)
-        mean = received[pool.layout == v].mean(axis=0, dtype=np.float64)
+        mean = received[usual & (pool.layout == v)].mean(axis=0, dtype=np.float64)
         there = same * (mean / (same.sum(axis=0) + 1))
         demands.append(np.asarray(there + there.T))
     return demands

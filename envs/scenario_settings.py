@@ -12,7 +12,6 @@ from topomoe.topologies.reconfiguration import DELAYS
 
 LIBRARIES = ("wirings", "fabrics")
 PLACEMENTS = ("mix", "annealed", "domains", "recent")
-MOST_STATES = 10_000  # (placements * topologies)^2 * epochs in memory stays in the hundreds of MB
 
 
 @dataclass(frozen=True)
@@ -31,11 +30,11 @@ class ScenarioSettings:
     topologies: tuple[str, ...] = ("mesh", "torus", "torus-twist-4", "expander")
     """Wirings by name, or topology names with library fabrics."""
     fit_circuits: bool = True
-    """Add, for each layout, the wiring chosen for its mean training demand (library wirings)."""
+    """Add, for each layout, the wiring chosen for its mean demand (library wirings)."""
     placements: tuple[str, ...] = ("mix", "annealed", "domains", "recent")
-    """The library: mix (EPLB on all training traffic), annealed (local search on priced training
-    steps), domains (EPLB on each domain's phases), recent (EPLB on the last epochs, made anew every
-    refresh_epochs)."""
+    """The library, made from requests of its own: mix (EPLB on their mean load), annealed (local
+    search on their priced steps), domains (the same from each domain's steps), recent (EPLB on the
+    last epochs, made anew every refresh_epochs)."""
     redundancy: float = 1.5
     """Expert slots over experts, rounded up to whole slots a device."""
     refresh_epochs: int = 8
@@ -106,13 +105,13 @@ class ScenarioSettings:
             raise unknown("library", self.library, LIBRARIES)
         if self.delay not in DELAYS:
             raise unknown("reconfiguration delay", self.delay, DELAYS)
-        for field, choices in (("topologies", None), ("placements", PLACEMENTS), ("layouts", None)):
+        for field in ("topologies", "placements", "layouts"):
             given = getattr(self, field)
             if not given or len(set(given)) != len(given):
                 raise InputError(f"{field} must name one or more different ones, got {list(given)}")
-            for name in given if choices else ():
-                if name not in choices:
-                    raise unknown("placement of a library", name, choices)
+        for name in self.placements:
+            if name not in PLACEMENTS:
+                raise unknown("placement of a library", name, PLACEMENTS)
         if set(self.placements) == {"recent"}:
             raise InputError("placements must hold one beside recent")
         for field in (
@@ -142,12 +141,16 @@ class ScenarioSettings:
         for field in ("layout_epochs", "phase_epochs", "level_epochs"):
             if not 1 <= getattr(self, field) < np.inf:
                 raise InputError(f"{field} must be >= 1 and finite, got {getattr(self, field)}")
-        for field in ("phase_regularity", "bandwidth", "migration_scale"):
+        if not 0.01 <= self.phase_regularity < np.inf:
+            raise InputError(
+                f"phase_regularity must be >= 0.01 and finite, got {self.phase_regularity}"
+            )
+        for field in ("bandwidth", "migration_scale"):
             if not 0 < getattr(self, field) < np.inf:
                 raise InputError(f"{field} must be > 0 and finite, got {getattr(self, field)}")
-        for field in ("kv_bytes", "all_reduce_bytes", "latency"):
-            if not 0 <= getattr(self, field) < np.inf:
-                raise InputError(f"{field} must be >= 0 and finite, got {getattr(self, field)}")
+        for field, most in (("kv_bytes", 1e15), ("all_reduce_bytes", 1e15), ("latency", 1e3)):
+            if not 0 <= getattr(self, field) <= most:
+                raise InputError(f"{field} must be in [0, {most:g}], got {getattr(self, field)}")
         for field in ("base_share", "migration_share"):
             if not 0 < getattr(self, field) < 1:
                 raise InputError(f"{field} must be in (0, 1), got {getattr(self, field)}")

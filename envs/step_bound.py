@@ -12,11 +12,10 @@ def step_bound(cluster: Cluster, pool: StepPool) -> NDArray[np.float64]:
     """Return a lower bound of each step's seconds, [Q], whatever the placement and topology.
 
     Of each group and layer, compute takes at least the mean over devices of all FLOPs, and of all
-    weights with tokens. Dispatch and combine take at least what the links carry in the mean: each
-    copy puts on all links together at least as much as that of the device that is reached most
-    cheaply, weighted so that the bound is best among capacity shares of each device's own last
-    links; here the plain mean over the links that the group uses. Loads need not be balanced, so
-    that both hold for every division of a group's tokens over its devices.
+    weights with tokens. Dispatch and combine take at least the mean over the links that the group
+    uses, on the topology where that is least: each copy puts on all links together at least as
+    much as one of the device that is reached most cheaply. Loads need not be balanced, so that
+    both hold for every division of a group's tokens over its devices.
     """
     steps = len(pool.layout)
     total = np.zeros(steps)
@@ -33,10 +32,8 @@ def step_bound(cluster: Cluster, pool: StepPool) -> NDArray[np.float64]:
             compute = pool.shared[mine, g, None] + np.maximum(flops, weights) / len(members)
             network = np.min(
                 [
-                    sum(
-                        _least(cluster, v, a, direction, g, members, tokens[mine, g])
-                        for direction in (0, 1)
-                    )
+                    _least(cluster, v, a, 0, g, members, tokens[mine, g])
+                    + _least(cluster, v, a, 1, g, members, tokens[mine, g])
                     for a in range(len(cluster.topologies))
                 ],
                 axis=0,
@@ -57,9 +54,7 @@ def _least(
 ) -> NDArray[np.float64]:
     """Return the least seconds of one direction for ``tokens`` [n, M] copies of a group.
 
-    The largest over links is at least any weighted mean over them. Weights that are spread over
-    the links into (out of) each device in turn hold it to its ports; spread over all links of the
-    group, to their mean.
+    The largest over links is at least their mean.
     """
     used = cluster.offset[layout, topology, direction, group] > -np.inf
     pull = cluster.pull[layout, topology, direction, members][:, used].astype(np.float64)

@@ -1,27 +1,29 @@
-"""What a step costs under any placement of the experts: the kernel behind all tables.
+"""What a step costs under any placement of the experts: the kernels behind all tables.
 
 For step q with layout v under topology a and a placement, layer by layer: a device computes
 ``w[d]``, the sum over its slots of ``counts[g, e] / replicas(g, e)``. Dispatch keeps a link busy
 for ``x[l] = sum_d pull[0, d, l] w[d] + sum_b pull[0, N + b, l] background[b]`` seconds, and group g
 waits for ``overhead + max_l (x[l] + offset[0, g, l])``; combine alike with direction 1. Compute of
 g is the shared expert's seconds and then the slowest device's, which takes
-``max(tokens * token_seconds, weight_seconds)`` for every slot with tokens. Layers add up, times
-``layer_scale``; a step's part is the mean over groups by ``cluster.weight``.
+``max(tokens * token_seconds, weight_seconds)`` for every slot with tokens. A layer's part is the
+mean over groups by ``cluster.weight``, times ``layer_scale``; layers add up in their order.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topomoe.envs.cluster import PARTS, Cluster, StepPool
+from topomoe.envs.codesign_links import packed_links
 from topomoe.topologies.errors import InputError
-from topomoe.topologies.kernel import kernel, nan_free_kernel
+from topomoe.topologies.kernel import exact_kernel, kernel, nan_free_kernel
 
 FloatArray = NDArray[np.float64]
+ROWS = 4  # layers whose links are added up together
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +37,50 @@ class StepLoads:
 
     device_tokens: NDArray[np.float32]
     link_seconds: NDArray[np.float32]
+
+
+class Tables(NamedTuple):
+    """A cluster and a pool as kernels read them; the letters are theirs and ``PackedLinks``'."""
+
+    pull: NDArray[np.float32]
+    offset: NDArray[np.float32]
+    links: NDArray[np.int64]
+    span: NDArray[np.int64]
+    group_of: NDArray[np.int16]
+    weight: FloatArray
+    slot_device: NDArray[np.int16]
+    overhead: float
+    token_seconds: float
+    weight_seconds: float
+    layer_scale: float
+    counts: NDArray[np.float32]
+    background: NDArray[np.float32]
+    shared: FloatArray
+    other: FloatArray
+    layout: NDArray[np.int16]
+
+
+def tables(cluster: Cluster, pool: StepPool) -> Tables:
+    """Return what the kernels read."""
+    packed = packed_links(cluster)
+    return Tables(
+        packed.pull,
+        packed.offset,
+        packed.links,
+        packed.span,
+        np.require(cluster.group_of, np.int16, ["C", "W"]),
+        np.require(cluster.weight, np.float64, ["C", "W"]),
+        np.require(cluster.slot_device, np.int16, ["C", "W"]),
+        float(cluster.overhead),
+        float(cluster.token_seconds),
+        float(cluster.weight_seconds),
+        float(cluster.layer_scale),
+        np.require(pool.counts, np.float32, ["C", "W"]),
+        np.require(pool.background, np.float32, ["C", "W"]),
+        np.require(pool.shared, np.float64, ["C", "W"]),
+        np.require(pool.other, np.float64, ["C", "W"]),
+        np.require(pool.layout, np.int16, ["C", "W"]),
+    )
 
 
 def price_steps(
@@ -66,59 +112,70 @@ def price_steps(
     row = np.arange(len(rows)) if which is None else np.ascontiguousarray(which, dtype=np.int64)
     topologies = np.ascontiguousarray(topology, dtype=np.int64)
     _check(cluster, pool, rows, topologies, slot_expert, row)
-    out = np.empty((len(PARTS), *rows.shape))
     slots = np.require(slot_expert, np.int16, ["C", "W"])
-    _price_steps(rows, topologies, slots, row, out, *_arrays(cluster, pool))
+    read = tables(cluster, pool)
+    layers = np.empty((*rows.shape, slots.shape[1], 3))
+    _price_layers(rows, topologies, slots, row, layers, read)
+    out = np.empty((len(PARTS), *rows.shape))
+    add_layers(rows, layers, read, out)
     return out.reshape(len(PARTS), *steps.shape)
 
 
 def price_library(cluster: Cluster, pool: StepPool) -> FloatArray:
     """Return seconds [4, Q, A, P] of every step under every configuration of the library."""
+    layers = library_layers(cluster, pool)
+    steps = np.arange(len(layers))[:, None]
+    out = np.empty((len(PARTS), *layers.shape[:3]))
+    part = np.empty((len(PARTS), *steps.shape))
+    read = tables(cluster, pool)
+    for a, p in np.ndindex(*layers.shape[1:3]):
+        add_layers(steps, np.ascontiguousarray(layers[:, None, a, p]), read, part)
+        out[:, :, a, p] = part[:, :, 0]
+    return out
+
+
+def library_layers(cluster: Cluster, pool: StepPool) -> FloatArray:
+    """Return seconds [Q, A, P, M, 3] of each layer: dispatch, compute, combine."""
     placements, layouts, layers, slots = cluster.slot_expert.shape
     shape = (len(pool.layout), placements, len(cluster.topologies))
     step, placement, topology = (axis.ravel() for axis in np.indices(shape))
-    parts = price_steps(
-        cluster,
-        pool,
-        step,
-        topology,
-        cluster.slot_expert.reshape(placements * layouts, layers, slots),
-        placement * layouts + pool.layout[step],
-    )
-    return np.ascontiguousarray(parts.reshape(len(PARTS), *shape).swapaxes(2, 3))
+    which = placement * layouts + pool.layout[step]
+    out = np.empty((step.size, 1, layers, 3))
+    library = np.ascontiguousarray(cluster.slot_expert).reshape(-1, layers, slots)
+    row = np.ascontiguousarray(step[:, None])
+    _price_layers(row, topology, library, which, out, tables(cluster, pool))
+    return np.ascontiguousarray(out.reshape(*shape, layers, 3).swapaxes(1, 2))
 
 
 def step_loads(
     cluster: Cluster, pool: StepPool, step: int, topology: int, slot_expert: NDArray[np.int16]
 ) -> StepLoads:
     """Return what one step puts on devices and links; slot_expert [M, S]."""
-    steps, topologies = np.array([[step]]), np.array([topology])
-    _check(cluster, pool, steps, topologies, slot_expert[None], np.array([0]))
-    layers, devices, links = cluster.num_layers, cluster.num_devices, cluster.pull.shape[-1]
-    tokens = np.zeros((layers, devices), dtype=np.float32)
-    seconds = np.zeros((2, layers, links), dtype=np.float32)
-    layout = int(pool.layout[step])
-    groups, experts = pool.counts.shape[1], pool.counts.shape[3]
-    slots = np.require(slot_expert, np.int16, ["C", "W"])
-    share = np.zeros((layers, groups, experts), dtype=np.float32)
-    _count_replicas(slots, cluster.slot_device[layout], cluster.group_of[layout], share)
-    _device_tokens(
-        pool.counts[step],
-        slots,
-        cluster.slot_device[layout],
-        cluster.group_of[layout],
-        cluster.token_seconds,
-        cluster.weight_seconds,
-        share,
-        np.zeros(devices),
-        np.zeros(groups),
-        tokens,
-        np.zeros(groups),
+    _check(
+        cluster, pool, np.array([[step]]), np.array([topology]), slot_expert[None], np.array([0])
     )
-    for direction in (0, 1):
-        pull = cluster.pull[layout, topology, direction]
-        _link_seconds(pull, tokens, pool.background[step], seconds[direction])
-    return StepLoads(tokens, seconds)
+    layers, devices = cluster.num_layers, cluster.num_devices
+    tokens = np.zeros((layers, devices), dtype=np.float32)
+    v, read = int(pool.layout[step]), tables(cluster, pool)
+    share = np.empty(slot_expert.shape[1], dtype=np.float32)
+    replicas = np.zeros((pool.counts.shape[1], pool.counts.shape[3]), dtype=np.int64)
+    for m in range(layers):
+        held = np.require(slot_expert[m], np.int16, ["C", "W"])
+        slot_shares(held, read.slot_device[v], read.group_of[v], replicas, share)
+        layer_tokens(
+            np.ascontiguousarray(pool.counts[step, :, m]),
+            held,
+            share,
+            read.slot_device[v],
+            read.group_of[v],
+            read.token_seconds,
+            read.weight_seconds,
+            np.empty(devices),
+            np.empty(len(replicas)),
+            tokens[m],
+        )
+    sent = np.concatenate([tokens, np.tile(pool.background[step], (layers, 1))], axis=1)
+    return StepLoads(tokens, sent @ cluster.pull[v, topology])
 
 
 def _check(
@@ -147,247 +204,237 @@ def _check(
             raise InputError(f"{name} must be {least}..{count - 1}")
 
 
-def _arrays(cluster: Cluster, pool: StepPool) -> tuple[Any, ...]:
-    return (
-        cluster.pull,
-        cluster.offset,
-        cluster.group_of,
-        cluster.weight,
-        cluster.slot_device,
-        float(cluster.overhead),
-        float(cluster.token_seconds),
-        float(cluster.weight_seconds),
-        float(cluster.layer_scale),
-        pool.counts,
-        pool.background,
-        pool.shared,
-        pool.other,
-        pool.layout,
-    )
-
-
 @kernel
-def _count_replicas(
-    slot_expert: NDArray[np.int16],
+def slot_shares(
+    held: NDArray[np.int16],
     slot_device: NDArray[np.int16],
     group_of: NDArray[np.int16],
+    replicas: NDArray[np.int64],
     share: NDArray[np.float32],
 ) -> None:
-    """Fill ``share`` [M, G, E]: what part of an expert's tokens each of a group's slots gets."""
-    layers, slots = slot_expert.shape
-    share[:] = 0.0
-    for m in range(layers):
-        for s in range(slots):
-            d, e = slot_device[s], slot_expert[m, s]
-            if d >= 0 and e >= 0 and group_of[d] >= 0:
-                share[m, group_of[d], e] += np.float32(1.0)
-    for m in range(layers):
-        for g in range(share.shape[1]):
-            for e in range(share.shape[2]):
-                if share[m, g, e] > 0.0:
-                    share[m, g, e] = np.float32(1.0) / share[m, g, e]
+    """Fill ``share`` [S]: what part of its expert's tokens a slot gets; 0: none.
+
+    ``replicas`` [G, E] is scratch.
+    """
+    replicas[:] = 0
+    for s in range(len(held)):
+        share[s] = 0.0
+        if slot_device[s] >= 0 and held[s] >= 0 and group_of[slot_device[s]] >= 0:
+            replicas[group_of[slot_device[s]], held[s]] += 1
+    for s in range(len(held)):
+        if slot_device[s] >= 0 and held[s] >= 0 and group_of[slot_device[s]] >= 0:
+            share[s] = np.float32(1.0) / np.float32(replicas[group_of[slot_device[s]], held[s]])
 
 
 @kernel
-def _device_tokens(
+def layer_tokens(
     counts: NDArray[np.float32],
-    slot_expert: NDArray[np.int16],
+    held: NDArray[np.int16],
+    share: NDArray[np.float32],
     slot_device: NDArray[np.int16],
     group_of: NDArray[np.int16],
     token_seconds: float,
     weight_seconds: float,
-    share: NDArray[np.float32],
     busy: FloatArray,
     slowest: FloatArray,
     tokens: NDArray[np.float32],
-    compute: FloatArray,
 ) -> None:
-    """Fill ``tokens`` [M, N] and ``compute`` [G], seconds over all layers without shared experts.
+    """Fill ``busy`` [N] and ``slowest`` [G], seconds, and the first N of ``tokens``.
 
-    ``share`` [M, G, E] is of ``_count_replicas``; scratch: busy [N], slowest [G].
+    ``counts`` [G, E] are a layer's; ``share`` [S] is of ``slot_shares``.
     """
-    layers, slots = slot_expert.shape
-    devices = len(group_of)
-    compute[:] = 0.0
-    tokens[:] = 0.0
-    for m in range(layers):
-        busy[:] = 0.0
-        for s in range(slots):
-            d, e = slot_device[s], slot_expert[m, s]
-            if d < 0 or e < 0 or group_of[d] < 0:
-                continue
-            part = counts[group_of[d], m, e] * share[m, group_of[d], e]
-            tokens[m, d] += part
+    for d in range(len(group_of)):
+        tokens[d] = 0.0
+        busy[d] = 0.0
+    for s in range(len(held)):
+        if share[s] > 0.0:
+            d = slot_device[s]
+            part = counts[group_of[d], held[s]] * share[s]
+            tokens[d] += part
             if part > 0.0:
                 busy[d] += max(part * token_seconds, weight_seconds)
-        slowest[:] = 0.0
-        for d in range(devices):
-            g = group_of[d]
-            if g >= 0:
-                slowest[g] = max(slowest[g], busy[d])
-        for g in range(len(slowest)):
-            compute[g] += slowest[g]
+    slowest[:] = 0.0
+    for d in range(len(group_of)):
+        if group_of[d] >= 0:
+            slowest[group_of[d]] = max(slowest[group_of[d]], busy[d])
 
 
 @kernel
-def _link_seconds(
+def link_seconds(
     pull: NDArray[np.float32],
+    links: int,
+    rows: int,
     tokens: NDArray[np.float32],
-    background: NDArray[np.float32],
     seconds: NDArray[np.float32],
 ) -> None:
-    """Fill ``seconds`` [M, L] from pull [N + X, L], tokens [M, N] and background bytes [X]."""
-    layers, devices = tokens.shape
-    links = pull.shape[1]
-    first = seconds[0]
-    for link in range(links):
-        first[link] = 0.0
-    for kind in range(len(background)):
+    """Fill seconds [rows, links] of [R, L] from pull [D, L] and tokens or bytes [R, D]."""
+    for row in range(rows):
+        busy = seconds[row]
         for link in range(links):
-            first[link] += background[kind] * pull[devices + kind, link]
-    for m in range(1, layers):
-        row = seconds[m]
-        for link in range(links):
-            row[link] = first[link]
-    # Eight devices at a time: the sums of a layer are then read and written an eighth as often.
+            busy[link] = 0.0
+    # Eight devices at a time: sums are then read and written an eighth as often; for a few rows at
+    # a time: what eight devices pull and what the rows add up to then stay close.
+    devices = tokens.shape[1]
     whole = devices - devices % 8
-    for d in range(0, whole, 8):
-        for m in range(layers):
-            row = seconds[m]
-            w0, w1, w2, w3, w4, w5, w6, w7 = tokens[m, d : d + 8]
-            for link in range(links):
-                row[link] += (
-                    w0 * pull[d, link]
-                    + w1 * pull[d + 1, link]
-                    + w2 * pull[d + 2, link]
-                    + w3 * pull[d + 3, link]
-                    + w4 * pull[d + 4, link]
-                    + w5 * pull[d + 5, link]
-                    + w6 * pull[d + 6, link]
-                    + w7 * pull[d + 7, link]
-                )
-    for d in range(whole, devices):
-        for m in range(layers):
-            row = seconds[m]
-            for link in range(links):
-                row[link] += tokens[m, d] * pull[d, link]
+    for first in range(0, rows, ROWS):
+        last = min(first + ROWS, rows)
+        for d in range(0, whole, 8):
+            for row in range(first, last):
+                busy = seconds[row]
+                w0, w1, w2, w3, w4, w5, w6, w7 = tokens[row, d : d + 8]
+                if w0 + w1 + w2 + w3 + w4 + w5 + w6 + w7 == 0.0:
+                    continue
+                for link in range(links):
+                    busy[link] += (
+                        w0 * pull[d, link]
+                        + w1 * pull[d + 1, link]
+                        + w2 * pull[d + 2, link]
+                        + w3 * pull[d + 3, link]
+                        + w4 * pull[d + 4, link]
+                        + w5 * pull[d + 5, link]
+                        + w6 * pull[d + 6, link]
+                        + w7 * pull[d + 7, link]
+                    )
+        for d in range(whole, devices):
+            for row in range(first, last):
+                busy = seconds[row]
+                one = tokens[row, d]
+                if one == 0.0:
+                    continue
+                for link in range(links):
+                    busy[link] += one * pull[d, link]
 
 
 @nan_free_kernel
-def _slowest_link(
-    seconds: NDArray[np.float32], offset: NDArray[np.float32], weight: FloatArray, overhead: float
+def slowest_link(
+    seconds: NDArray[np.float32],
+    offset: NDArray[np.float32],
+    span: NDArray[np.int64],
+    weight: FloatArray,
+    overhead: float,
 ) -> float:
-    """Return seconds of one direction, over layers and by groups' ``weight`` [G]."""
+    """Return seconds of one direction of a layer, the mean over groups by ``weight`` [G].
+
+    ``span`` [G, 2] is of ``PackedLinks``.
+    """
     total = 0.0
-    layers, links = seconds.shape
     for g in range(len(weight)):
         if weight[g] == 0.0:
             continue
-        waited = 0.0
-        for m in range(layers):
-            worst = seconds[m, 0] + offset[g, 0]
-            for link in range(1, links):
-                worst = max(worst, seconds[m, link] + offset[g, link])
-            waited += max(worst, 0.0)  # a group that uses no link waits for none
-        total += weight[g] * (waited + layers * overhead)
+        mine = seconds[span[g, 0] : span[g, 1]]
+        late = offset[g, span[g, 0] : span[g, 1]]
+        worst = np.float32(0.0)  # a group that uses no link waits for none
+        for link in range(len(mine)):
+            worst = max(worst, mine[link] + late[link])
+        total += weight[g] * (worst + overhead)
     return total
 
 
 @kernel
-def _fill(
-    pull: NDArray[np.float32],
-    offset: NDArray[np.float32],
-    weight: FloatArray,
-    overhead: float,
-    layer_scale: float,
-    shared: FloatArray,
-    other: FloatArray,
-    background: NDArray[np.float32],
+def deal(
+    v: int,
+    q: int,
+    m: int,
+    held: NDArray[np.int16],
+    share: NDArray[np.float32],
+    busy: FloatArray,
+    slowest: FloatArray,
     tokens: NDArray[np.float32],
-    compute: FloatArray,
-    seconds: NDArray[np.float32],
-    parts: FloatArray,
-) -> None:
-    """Fill ``parts`` [4] of one step under one topology, whose pull is [2, N + X, L]."""
-    layers = len(tokens)
-    for direction in range(2):
-        _link_seconds(pull[direction], tokens, background, seconds)
-        waited = _slowest_link(seconds, offset[direction], weight, overhead)
-        parts[2 * direction] = layer_scale * waited
-    parts[1] = 0.0
-    parts[3] = 0.0
-    for g in range(len(weight)):
-        if weight[g] > 0.0:
-            parts[1] += layer_scale * weight[g] * (compute[g] + layers * shared[g])
-            parts[3] += weight[g] * other[g]
+    read: Tables,
+) -> float:
+    """Return compute seconds of layer m of step q; ``share`` [S] is of ``slot_shares``.
+
+    Filled: busy [N] and slowest [G], seconds, and tokens [D] with the background's bytes.
+    """
+    devices = read.group_of.shape[1]
+    layer_tokens(
+        read.counts[q, :, m],
+        held,
+        share,
+        read.slot_device[v],
+        read.group_of[v],
+        read.token_seconds,
+        read.weight_seconds,
+        busy,
+        slowest,
+        tokens,
+    )
+    tokens[devices:] = 0.0
+    for kind in range(read.background.shape[1]):
+        tokens[devices + kind] = read.background[q, kind]
+    computed = 0.0
+    for g in range(len(slowest)):
+        if read.weight[v, g] > 0.0:
+            computed += read.weight[v, g] * (slowest[g] + read.shared[q, g])
+    return read.layer_scale * computed
 
 
 @kernel
-def _price_steps(
+def wait(
+    v: int,
+    a: int,
+    rows: int,
+    tokens: NDArray[np.float32],
+    seconds: NDArray[np.float32],
+    read: Tables,
+    out: FloatArray,
+) -> None:
+    """Fill dispatch and combine in out [rows, 3] from tokens [R, D] of ``deal``.
+
+    Filled too: seconds [2, R, L] of the links.
+    """
+    for direction in range(2):
+        links = read.links[v, a, direction]
+        link_seconds(read.pull[v, a, direction], links, rows, tokens, seconds[direction])
+        for row in range(rows):
+            out[row, 2 * direction] = read.layer_scale * slowest_link(
+                seconds[direction, row],
+                read.offset[v, a, direction],
+                read.span[v, a, direction],
+                read.weight[v],
+                read.overhead,
+            )
+
+
+@kernel
+def _price_layers(
     steps: NDArray[np.int64],
     topology: NDArray[np.int64],
     slot_expert: NDArray[np.int16],
     which: NDArray[np.int64],
     out: FloatArray,
-    pull: NDArray[np.float32],
-    offset: NDArray[np.float32],
-    group_of: NDArray[np.int16],
-    weight: FloatArray,
-    slot_device: NDArray[np.int16],
-    overhead: float,
-    token_seconds: float,
-    weight_seconds: float,
-    layer_scale: float,
-    counts: NDArray[np.float32],
-    background: NDArray[np.float32],
-    shared: FloatArray,
-    other: FloatArray,
-    layout: NDArray[np.int16],
+    read: Tables,
 ) -> None:
-    """Fill out [4, n, J]; tokens that the row before had already are not dealt again."""
-    layers, devices, links = slot_expert.shape[1], group_of.shape[1], pull.shape[4]
-    groups, experts = counts.shape[1], counts.shape[3]
-    share = np.zeros((layers, groups, experts), dtype=np.float32)
-    busy, slowest, compute = np.zeros(devices), np.zeros(groups), np.zeros(groups)
-    tokens = np.zeros((layers, devices), dtype=np.float32)
-    seconds = np.zeros((layers, links), dtype=np.float32)
-    parts = np.zeros(4)
-    last_step, last_row, last_layout = -1, -1, -1
+    """Fill out [n, J, M, 3]."""
+    layers, devices = slot_expert.shape[1], read.group_of.shape[1]
+    groups, experts = read.counts.shape[1], read.counts.shape[3]
+    share = np.empty(slot_expert.shape[2], dtype=np.float32)
+    replicas = np.zeros((groups, experts), dtype=np.int64)
+    busy, slowest = np.zeros(devices), np.zeros(groups)
+    tokens = np.zeros((layers, read.pull.shape[3]), dtype=np.float32)
+    seconds = np.zeros((2, layers, read.pull.shape[4]), dtype=np.float32)
     for n in range(len(steps)):
-        a = topology[n]
         for j in range(steps.shape[1]):
             q = steps[n, j]
-            v = layout[q]
-            if v != last_layout or which[n] != last_row:
-                _count_replicas(slot_expert[which[n]], slot_device[v], group_of[v], share)
-            if q != last_step or which[n] != last_row:
-                _device_tokens(
-                    counts[q],
-                    slot_expert[which[n]],
-                    slot_device[v],
-                    group_of[v],
-                    token_seconds,
-                    weight_seconds,
-                    share,
-                    busy,
-                    slowest,
-                    tokens,
-                    compute,
-                )
-                last_step, last_row, last_layout = q, which[n], v
-            _fill(
-                pull[v, a],
-                offset[v, a],
-                weight[v],
-                overhead,
-                layer_scale,
-                shared[q],
-                other[q],
-                background[q],
-                tokens,
-                compute,
-                seconds,
-                parts,
-            )
-            for part in range(4):
-                out[part, n, j] = parts[part]
+            v = read.layout[q]
+            for m in range(layers):
+                held = slot_expert[which[n], m]
+                slot_shares(held, read.slot_device[v], read.group_of[v], replicas, share)
+                out[n, j, m, 1] = deal(v, q, m, held, share, busy, slowest, tokens[m], read)
+            wait(v, topology[n], layers, tokens, seconds, read, out[n, j])
+
+
+@exact_kernel
+def add_layers(steps: NDArray[np.int64], layers: FloatArray, read: Tables, out: FloatArray) -> None:
+    """Fill out [4, n, J] from layers [n, J, M, 3]: every sum in one order, with the same bits."""
+    for n in range(len(steps)):
+        for j in range(steps.shape[1]):
+            q = steps[n, j]
+            for part in range(3):
+                out[part, n, j] = 0.0
+                for m in range(layers.shape[2]):
+                    out[part, n, j] += layers[n, j, m, part]
+            other = 0.0
+            for g in range(read.weight.shape[1]):
+                other += read.weight[read.layout[q], g] * read.other[q, g]
+            out[3, n, j] = other

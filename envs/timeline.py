@@ -14,8 +14,9 @@ def semi_markov(
 ) -> NDArray[np.int64]:
     """Return the state of each epoch: a state lasts a gamma time, then another is drawn evenly.
 
-    Lengths have the given mean (epochs, at least 1 each) and shape ``regularity``; the first state
-    is entered at a random point of its stay.
+    Lengths have the given mean (epochs) and shape ``regularity``, but are whole and at least 1,
+    which makes means of few epochs a little longer. The first state is entered at a random point
+    of its stay.
     """
     if states == 1:
         return np.zeros(epochs, dtype=np.int64)

@@ -32,6 +32,7 @@ COMMANDS = (
     "train",
     "evaluate",
     "delays",
+    "decisions",
     "plot",
     "report",
 )

@@ -43,6 +43,7 @@ BASE = {
     "trace": "--out {out}",
     "train": f"{TRAIN} --out {{out}}",
     "evaluate": f"{SCENARIO} --seeds 1 --out {{out}}",
+    "decisions": "--model mixtral-8x7b --synthetic-requests 24 --processes 1 --out {out}",
 }
 
 
@@ -258,7 +259,7 @@ def write_runs(root: Path, call: Call) -> None:
     damaged("agent-nested", "train", "seed-0/agent.json", b"[" * 100_000)
     damaged("agent-algorithm", "train", "seed-0/agent.json", other_algorithm)
     damaged("other-digest", "train", "config.toml", other_digest)
-    damaged("renamed-key", "train", "config.toml", other_key)
+    damaged("renamed-setting", "train", "config.toml", other_key)
     shutil.copytree(root / "train", root / "no-seed")
     shutil.rmtree(root / "no-seed" / "seed-0")
     for name, content in (("started", bomb), ("started-half", b"\x00" * 64)):
@@ -473,8 +474,8 @@ TRAIN_CASES: dict[str, tuple[str, ...]] = {
     "--agent dqn": ("--timesteps is not a setting of dqn",),
     "--ridge 0.1": ("--ridge is not a setting of ppo",),
     "--processes -1": ("processes must be >= 0, got -1",),
-    "--config {bad}/renamed-key/config.toml": (
-        "renamed-key/config.toml: problem: unknown key 'phase_epoch'",
+    "--config {bad}/renamed-setting/config.toml": (
+        "renamed-setting/config.toml: problem: unknown key 'phase_epoch'",
     ),
     "--out {bad}/train": ("{bad}/train already holds a run; --resume continues it",),
     "--out {bad}/train --resume --hidden 5": ("learner.hidden is [4] there and [5] here",),
@@ -508,7 +509,9 @@ EVALUATE_CASES: dict[str, tuple[str, ...]] = {
     "--agents {bad}/other-digest": (
         "the training problem is no longer that of {bad}/other-digest/config.toml",
     ),
-    "--agents {bad}/renamed-key": ("renamed-key/config.toml: problem: unknown key 'phase_epoch'",),
+    "--agents {bad}/renamed-setting": (
+        "renamed-setting/config.toml: problem: unknown key 'phase_epoch'",
+    ),
     "--agents {bad}/train-bad-config": ("train-bad-config/config.toml: not valid TOML",),
     "--agents {bad}/agent-names": ("{bad}/agent-names/seed-0/agent.json",),
     "--agents {bad}/agent-weights": ("policy.safetensors", "SHA-256"),
@@ -615,6 +618,21 @@ OTHERS: dict[str, tuple[str, ...]] = {
     "place --previous {bad}/pickle.npz": ("{bad}/pickle.npz",),
     "place --previous {bad}/four.npz": ("{bad}/four.npz", "devices"),
     "place --previous {bad}/location-yaml.yaml": ("location-yaml.yaml",),
+    "decisions --parts gain": ("unknown part 'gain'; did you mean 'gains'?",),
+    "decisions --parts ''": ("parts must name one or more different ones, got []",),
+    "decisions --scenarios pool": ("unknown scenario 'pool'; did you mean 'pools'?",),
+    "decisions --scenarios hard --parts size": ("need default or pools among scenarios",),
+    "decisions --phase-lengths 0.5": ("phase_lengths must be >= 1 and finite, got 0.5",),
+    "decisions --switch-delays soon": ("--switch-delays", "soon"),
+    "decisions --redundancies 1,1": ("redundancies must hold one or more different values",),
+    "decisions --epochs 0": ("epochs must be >= 1, got 0",),
+    "decisions --test-epochs 60": ("test_epochs must hold two episodes of 50 epochs", "got 60"),
+    "decisions --grid 3x4": ("grid must make a grid of 4, 8, 12 ... rows, got 3x4",),
+    "decisions --devices 12": ("devices must make a grid of 4, 8, 12 ... rows, got 12",),
+    "decisions --timelines 0": ("timelines must be >= 1, got 0",),
+    "decisions --processes -1": ("processes must be >= 0, got -1",),
+    "decisions --trace {bad}/missing": ("{bad}/missing",),
+    "decisions --out {bad}/study": ("already holds a run; --overwrite replaces it",),
     "placements --methods exat": ("unknown placement method 'exat'; did you mean 'exact'?",),
     "placements --methods eplb,eplb": ("methods must not name anything twice, got eplb,eplb",),
     "placements --parts metod": ("unknown part 'metod'; did you mean 'method'?",),

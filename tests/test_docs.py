@@ -10,6 +10,7 @@ import contextlib
 import doctest
 import importlib
 import io
+import itertools
 import re
 import shlex
 from collections.abc import Callable
@@ -20,6 +21,7 @@ import pytest
 
 import topomoe as tm
 from topomoe import plots
+from topomoe.plots import evaluation
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -28,19 +30,33 @@ FOLDERS = {"topomoe": "topomoe", "topologies": "topomoe.topologies"} | {
 }
 SCENARIO = (
     "--epochs 60 --test-epochs 40 --episode-length 20 --pool 2 --draws 2 --layers 2 "
-    "--decode-tokens 32 --prefill-tokens 32 --placements mix,domains --synthetic-requests 40"
+    "--decode-tokens 32 --prefill-tokens 32 --placements mix,recent --synthetic-requests 40"
 )
 # What makes each command smaller; the flags that show something on a page stay as they are.
 SMALLER = {
     "study": "--batches 4 --batch-tokens 256 --resamples 0 --pattern-draws 2",
     "simulate": "--batches 4 --batch-tokens 256",
     "trace": "--requests 8 --positions 24",
-    "train": f"{SCENARIO} --timesteps 2048 --copies 16",
-    "evaluate": SCENARIO,
+    "train": f"{SCENARIO} --seeds 1",
+    "evaluate": f"{SCENARIO} --seeds 1",
     "placements": "--batches 2 --batch-tokens 256",
     "delays": "--layers 2 --steps 2 --prefill-tokens 512 --decode-tokens 512 "
     "--training-tokens 512 --row-tokens 128 --pool 2 --epochs 20 --points-per-decade 1 "
     "--clusters 1 --methods b-matching --wiring-routing default",
+    "decisions": "--epochs 40 --test-epochs 20 --episode-length 10 --timelines 1 --pool 2 "
+    "--layers 2 --decode-tokens 32 --prefill-tokens 32 --synthetic-requests 24 --grid 4x4 "
+    "--scenarios pools --phase-lengths 4 --redundancies 1 --switch-delays 1s --devices 16 "
+    "--seeds 1 --phases 8 --device-flows 16 --optimal-devices 0 --processes 1",
+}
+PPO = "--timesteps 1024 --copies 16 --batch-size 128 --candidates 2"
+VALUES = "--features linear --ridge 0.1 --horizons 8 --margins 1"
+# What makes a training smaller, by learner.
+LEARNERS = {
+    "ppo": PPO,
+    "maskable-ppo": PPO,
+    "dqn": "--dqn-timesteps 512 --dqn-copies 16 --dqn-learning-starts 128 --dqn-batch-size 32",
+    "fitted-q": VALUES,
+    "hindsight": VALUES,
 }
 # Programs that a block may name beside topomoe; they are not run.
 NOT_RUN = ("cd", "git", "pip", "python", "python3", "source")
@@ -65,6 +81,14 @@ def commands(content: str) -> list[list[str]]:
     return [words for words in lines if words]
 
 
+def smaller(words: list[str]) -> list[str]:
+    """Return a command of topomoe with the flags behind it that make it smaller."""
+    added = SMALLER.get(words[1], "") if len(words) > 1 else ""
+    if "--agent" in words:
+        added += f" {LEARNERS[words[words.index('--agent') + 1]]}"
+    return [*words, *added.split()]
+
+
 def make_targets() -> set[str]:
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     return set(re.findall(r"^([a-z][a-z-]*):", text, re.MULTILINE))
@@ -84,7 +108,7 @@ def run_python(content: str, namespace: dict[str, Any], where: str) -> None:
 @pytest.fixture(scope="module")
 def small_trace() -> tm.RoutingTrace:
     """A trace of the shape of DeepSeek-V2-Lite: 26 layers, 64 experts, top-6."""
-    return tm.synthetic_trace("deepseek-v2-lite", requests=8, positions=24)
+    return tm.synthetic_trace("deepseek-v2-lite", requests=24, positions=24)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -99,6 +123,8 @@ def test_what_a_page_tells_to_type_works(
     few = plots.draw.FIGURES[:2]  # each figure has its own tests
     monkeypatch.setattr(plots, "FIGURES", few)
     monkeypatch.setattr(plots.draw, "FIGURES", few)
+    drawn = evaluation._figures
+    monkeypatch.setattr(evaluation, "_figures", lambda records: itertools.islice(drawn(records), 1))
     tm.save_trace(small_trace, Path("path/to/traces"))
     namespace: dict[str, Any] = {"__name__": page.stem}
     for line, language, content in blocks(page):
@@ -109,8 +135,7 @@ def test_what_a_page_tells_to_type_works(
             continue
         for words in commands(content):
             if words[0] == "topomoe":
-                smaller = SMALLER.get(words[1], "").split() if len(words) > 1 else []
-                status, _, err = topomoe(*words[1:], *smaller)
+                status, _, err = topomoe(*smaller(words)[1:])
                 assert status == 0, f"{where}: {shlex.join(words)}: {err}"
             elif words[0] == "make":
                 assert set(words[1:]) <= make_targets(), f"{where}: {shlex.join(words)}"

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from topomoe.commands.decisions_settings import DecisionsSettings
 from topomoe.commands.settings import LEARNERS, EvaluateSettings
 from topomoe.envs.delay_sweep_settings import DelaySweepSettings
 from topomoe.network_settings import NetworkSettings
@@ -42,6 +43,14 @@ Config = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")]
+Processes = Annotated[
+    int,
+    typer.Option(
+        "--processes",
+        help="Seeds, or parts of a study, at once; 0: as many as there are cores.",
+        metavar="N",
+    ),
+]
 Run = Annotated[str, typer.Argument(help="Folder of a finished run.", metavar="RUN")]
 
 
@@ -287,12 +296,7 @@ def train(
     config: Config = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
-    processes: Annotated[
-        int,
-        typer.Option(
-            "--processes", help="Seeds trained at once; 0: as many as there are cores.", metavar="N"
-        ),
-    ] = 0,
+    processes: Processes = 0,
     **flags: Any,
 ) -> None:
     """Train an agent to choose topologies and placements.
@@ -302,8 +306,7 @@ def train(
     from topomoe.commands.settings import train_settings
 
     settings = train_settings(config, flags)
-    if processes < 0:
-        raise InputError(f"processes must be >= 0, got {processes}")
+    check_processes(processes)
     from topomoe.commands.train import prepare_training, train_agents, training_rows
     from topomoe.progress import progress_bars
     from topomoe.run_folder import RunFolder
@@ -386,6 +389,40 @@ def delays(
 
 
 @app.command()
+@with_flags(DecisionsSettings)
+def decisions(
+    out: Out = "runs/decisions",
+    config: Config = None,
+    overwrite: Overwrite = False,
+    processes: Processes = 0,
+    **flags: Any,
+) -> None:
+    """Map where switching pays, and take its gain apart.
+
+    topomoe decisions --parts gains,queue --trace path/to/traces --out runs/decisions
+    """
+    settings = merge(DecisionsSettings, config, flags)
+    check_processes(processes)
+    from topomoe.commands.decisions import prepare_decisions, run_decisions, write_decisions
+    from topomoe.progress import progress_bars
+    from topomoe.run_folder import RunFolder
+    from topomoe.tables_decisions import printed_tables, write_decision_tables
+
+    RunFolder.vacant(out, "decisions", overwrite=overwrite)
+    notes = prepare_decisions(settings)
+    with progress_bars() as progress:
+        results = run_decisions(settings, processes, progress)
+    folder = write_decisions(settings, results, notes, out, overwrite)
+    write_decision_tables(folder)
+    say_all(notes)
+    for title, rows in printed_tables(folder):
+        say_table(title, rows)
+    draw(folder)
+    typer.echo(f"figures: {folder.path / 'figures'}")
+    typer.echo(f"tables: {folder.path / 'tables'}")
+
+
+@app.command()
 def plot(run: Run) -> None:
     """Redraw the figures of a run from its folder.
 
@@ -445,7 +482,17 @@ def draw(folder: Any) -> list[Path]:
         from topomoe.plots.placement_figures import draw_placements
 
         return draw_placements(folder)
+    if kind == "decisions":
+        from topomoe.plots.decisions import draw_decisions
+
+        return draw_decisions(folder)
     raise InputError(f"{folder.path}: a run of kind {kind!r} has no figures")
+
+
+def check_processes(processes: int) -> None:
+    """Raise InputError for a number of processes that is none."""
+    if processes < 0:
+        raise InputError(f"processes must be >= 0, got {processes}")
 
 
 def say_all(lines: tuple[str, ...]) -> None:

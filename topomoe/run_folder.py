@@ -22,7 +22,7 @@ CONFIG = "config.toml"
 PARTS = ".parts"
 HALF_WRITTEN = ".*.part"  # files that a killed run was writing
 RESUMABLE = ("study", "train")
-HAS_RECORDS = ("study", "train", "evaluate", "placements")
+HAS_RECORDS = ("study", "train", "evaluate", "placements", "decisions")
 _OWN = (
     CONFIG,
     PARTS,

@@ -15,12 +15,13 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from topomoe.envs.cluster import CoDesignProblem
 from topomoe.envs.codesign_env import CoDesignEnv
 from topomoe.envs.codesign_layout import CoDesignLayout
-from topomoe.envs.codesign_state import begin
+from topomoe.envs.codesign_state import begin, plans
 from topomoe.envs.codesign_task import CoDesignTask
 from topomoe.envs.codesign_transition import masks, observe, step
 from topomoe.envs.codesign_vector import CoDesignVectorEnv, PlacementVectorEnv
+from topomoe.envs.moves import aligned, moved_seconds
 from topomoe.envs.placement_env import PlacementEnv
-from topomoe.envs.proposals import apply_moves
+from topomoe.envs.proposals import apply_moves, propose
 from topomoe.envs.sb3 import SB3VecEnv
 from topomoe.envs.step_price import price_steps
 from topomoe.envs.switching import TopologySwitchEnv
@@ -145,7 +146,7 @@ def test_pricing_a_placement_afresh_is_what_the_table_says_of_it() -> None:
         before = state.topology * P + state.base
         expected = charge(PROBLEM.switching, epoch, before, action[:, 0] * P + action[:, 1] - 1)
         _, _, priced = step(game, replace(state, moved=np.ones(60, dtype=bool)), action)
-        np.testing.assert_allclose(priced.cost, expected.cost, rtol=1e-13)
+        np.testing.assert_allclose(priced.cost, expected.cost, rtol=1e-14)
         np.testing.assert_allclose(priced.migration, expected.migration, rtol=1e-12, atol=1e-15)
         for name, part in expected.components.items():
             np.testing.assert_allclose(priced.components[name], part, rtol=1e-12)
@@ -303,10 +304,10 @@ def test_the_parts_of_an_observation_fill_it_in_order() -> None:
         _ = layout["gain"]
 
 
-def test_a_forecast_that_comes_true_saves_what_was_promised() -> None:
+@pytest.mark.parametrize("at", [10, 60, int(CHANGES[0]), int(CHANGES[1])])
+def test_a_forecast_that_comes_true_saves_what_was_promised(at: int) -> None:
     """Steps whose counts are the forecast's own, at the usual numbers of tokens."""
     cluster, pool = PROBLEM.cluster, PROBLEM.pool
-    at = 60
     share = PROBLEM.forecast[at] / PROBLEM.forecast[at].sum(axis=1, keepdims=True)
     v = int(task().of_epoch[at])
     usual = pool.counts[pool.layout == v].sum(axis=3).mean(axis=0)
@@ -322,7 +323,7 @@ def test_a_forecast_that_comes_true_saves_what_was_promised() -> None:
     game = task()
     state = begin(game, [at])
     moved = [apply_moves(state.slot_expert, state.moves, np.array([c])) for c in range(C)]
-    slots = np.concatenate([state.slot_expert, state.target, *moved])
+    slots = np.concatenate([state.slot_expert, game.plans.target[[at]], *moved])
     count = len(slots)
     parts = price_steps(
         cluster, true, np.zeros(count, dtype=int), np.full(count, state.topology[0]), slots
@@ -336,6 +337,49 @@ def test_a_forecast_that_comes_true_saves_what_was_promised() -> None:
     np.testing.assert_allclose(gains, saved[1:], atol=1e-5)
     present = gains[state.moves.valid[0]]
     assert (np.diff(present) <= 0).all()
+
+
+@pytest.mark.parametrize("queue", [True, False])
+def test_what_is_kept_from_earlier_epochs_is_what_would_be_worked_out_anew(queue: bool) -> None:
+    game = task(queue=queue)
+    rng = np.random.default_rng(8)
+    state = begin(game, np.tile([20, 30, int(CHANGES[0]) - 3], 10))
+    for _ in range(6):
+        state, _, _ = step(game, state, random_actions(game, state, rng))
+        fresh = plans(
+            task(queue=queue),
+            state.start + state.done,
+            state.topology,
+            state.base,
+            state.layout,
+            state.slot_expert,
+        )
+        for name in ("layer", "slot", "expert", "gain", "imbalance"):
+            np.testing.assert_array_equal(
+                getattr(state.moves, name), getattr(fresh["moves"], name), err_msg=name
+            )
+        np.testing.assert_array_equal(state.target_gain, fresh["target_gain"])
+        np.testing.assert_array_equal(state.target_share, fresh["target_share"])
+    epoch = state.start + state.done
+    row = np.where(game.of_epoch[epoch] == state.layout, epoch, game.stale[epoch])
+    target = game.plans.target[row]
+    seconds = moved_seconds(
+        PROBLEM.cluster,
+        state.slot_expert,
+        aligned(PROBLEM.cluster, target, state.slot_expert, state.layout),
+        state.layout,
+    )
+    share = np.minimum(seconds / PROBLEM.epoch_seconds, 1.0)
+    np.testing.assert_allclose(state.target_share, share)
+    alone = propose(PROBLEM.cluster, state.slot_expert, PROBLEM.forecast, state.layout, C, epoch)
+    np.testing.assert_allclose(state.moves.imbalance, alone.imbalance)
+    np.testing.assert_array_equal(state.moves.valid, alone.valid)
+    for n in range(len(epoch)):
+        ours, theirs = (
+            {(layer, *slots) for layer, slots in zip(m.layer[n], m.slot[n].tolist(), strict=True)}
+            for m in (state.moves, alone)
+        )
+        assert ours == theirs
 
 
 def test_rebalancing_takes_the_target_and_is_charged() -> None:

@@ -98,6 +98,27 @@ def test_what_rules_reckon_with_is_the_mean_of_what_is_charged_beyond_the_epochs
     np.testing.assert_allclose(problem.metric, beyond.mean(axis=0), atol=1e-12)
 
 
+def test_the_start_is_best_with_what_keeping_it_costs() -> None:
+    """Placement b is sooner by itself, but is made anew every epoch at more than it saves."""
+    problem = SwitchingProblem(
+        names=("mesh/a", "mesh/b"),
+        placements=("a", "b"),
+        cost=[[4.0, 3.0]] * 2,
+        switch_cost=np.zeros((2, 2)),
+        components={"dispatch": [[2.0, 1.0]] * 2, "compute": [[2.0, 2.0]] * 2},
+        migration=Migration([[0.0, 0.0], [0.0, 0.9]], [[0.0, 0.0], [0.0, 1.0]], slowdown=0.2),
+    )
+    calibrated = problem.calibrated(problem)
+    assert calibrated.metric[1, 1] == pytest.approx(0.9 + 0.2)
+    assert (calibrated.start, calibrated.scale) == (0, 4.0)
+    np.testing.assert_array_equal(calibrated.prior, [4.0, 3.0])
+    dear = replace(
+        problem, cost=problem.cost + np.array([0.2, 0.0]), components={}, metric=np.zeros(0)
+    )
+    again = dear.calibrated(dear)  # without its parts no network is slowed: 3.9 against 4.2
+    assert (again.start, again.scale) == (1, pytest.approx(3.9))
+
+
 @given(seconds=st.floats(0, 1e3), epoch=st.floats(1e-3, 1e2), share=st.floats(0.01, 0.99))
 def test_every_byte_is_sent_beside_the_epoch_or_after_it(
     seconds: float, epoch: float, share: float

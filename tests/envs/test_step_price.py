@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from topomoe import topologies
 from topomoe.envs.cluster import Cluster, StepPool
+from topomoe.envs.codesign_links import packed_links
 from topomoe.envs.group_layout import parse_layout
 from topomoe.envs.network_tables import background_pattern, network_tables
-from topomoe.envs.step_price import price_library, price_steps, step_loads
+from topomoe.envs.step_price import library_layers, price_library, price_steps, step_loads
 from topomoe.topologies.errors import InputError
 
 OUT, BACK = 7168.0, 14336.0  # bytes of a token copy
@@ -172,6 +173,29 @@ def test_without_background_or_other_groups_it_is_transfer_time() -> None:
         cluster, pool, np.array([0]), np.array([0]), cluster.slot_expert[0, 0][None]
     )
     assert parts[0, 0] == pytest.approx(2.5 * (seconds + cluster.overhead).sum(), rel=1e-5)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_links_left_out_are_never_the_slowest(seed: int) -> None:
+    cluster, *_ = random_cluster(1)
+    packed = packed_links(cluster)
+    rng = np.random.default_rng(seed)
+    sent = 1e4 * rng.random(18) * (rng.random(18) < 0.6)
+    for at in np.ndindex(3, 2, 2):
+        all_of_them = sent @ cluster.pull[at].astype(float) + cluster.offset[at]
+        kept = sent @ packed.pull[at][:18].astype(float) + packed.offset[at]
+        worst, ours = all_of_them.max(axis=1), kept[:, : packed.links[at]].max(axis=1)
+        np.testing.assert_allclose(np.maximum(ours, 0.0), np.maximum(worst, 0.0), rtol=1e-12)
+    assert packed.links.max() < cluster.pull.shape[-1]
+
+
+def test_layers_add_up_to_the_library_to_the_last_bit() -> None:
+    cluster, pool, *_ = random_cluster(4)
+    layers, library = library_layers(cluster, pool), price_library(cluster, pool)
+    for part in range(3):
+        total = layers[..., 0, part] + layers[..., 1, part] + layers[..., 2, part]
+        np.testing.assert_array_equal(library[part], total)
 
 
 @settings(max_examples=10, deadline=None)

@@ -8,8 +8,13 @@ from matplotlib import colormaps
 from matplotlib.colors import Normalize
 from matplotlib.patches import Patch, Rectangle
 
-from topomoe.durations import duration_text
-from topomoe.plots.decision_rows import check_columns, redundancy_levels
+from topomoe.plots.decision_rows import (
+    check_columns,
+    delay_column,
+    delay_label,
+    delay_text,
+    redundancy_levels,
+)
 from topomoe.plots.evaluation_rows import CLAIRVOYANT, NEVER
 from topomoe.plots.style import BLACK, GREY, new_figure, panel_rows
 from topomoe.topologies.errors import InputError
@@ -20,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAME = "where_switching_pays"
-COLUMNS = ("delay_s", "phase_epochs", "agent", "ratio")
+COLUMNS = ("phase_epochs", "agent", "ratio")
 _ACROSS = 3
 _LEAST = 0.05  # the colours span at least this much gain
 _DARK = 0.55  # shades from which on text is white
@@ -33,15 +38,16 @@ def draw(frame: pd.DataFrame, agent: str = "") -> Figure:
     never-switch's region: it is what is chosen there, or the ratio's 95 % interval reaches 1.
 
     Args:
-        frame: columns delay_s, phase_epochs, agent and ratio; also high (upper end of the 95 %
-            interval), redundancy or slots (a panel each), and chosen (true for the agent that
-            training chose for the cell).
+        frame: columns delay_s (or delay_epochs), phase_epochs, agent and ratio; also high (upper
+            end of the 95 % interval), redundancy or slots (a panel each), and chosen (true for the
+            agent that was chosen beforehand for the cell).
         agent: whose ratio; "": the chosen one's.
 
     Raises:
         InputError: a column is missing, there is no row, or two agents are chosen for a cell.
     """
-    check_columns(frame, (*COLUMNS, *(() if agent else ("chosen",))), NAME)
+    delay = delay_column(frame)
+    check_columns(frame, (delay, *COLUMNS, *(() if agent else ("chosen",))), NAME)
     wanted = frame["agent"] == agent if agent else frame["chosen"].eq(True)
     check_columns(frame[wanted], (), NAME)
     levels = redundancy_levels(frame)
@@ -59,14 +65,14 @@ def draw(frame: pd.DataFrame, agent: str = "") -> Figure:
         axis.set_title(level, loc="left")
     axes = axes[: len(levels)]
     for axis in axes[-across:]:
-        axis.set_xlabel("delay of a switch")
+        axis.set_xlabel(delay_label(delay))
         axis.tick_params(labelbottom=True)
     for axis in axes[::across]:
         axis.set_ylabel("epochs a phase lasts")
     hatched = Patch(
         facecolor="white", edgecolor=GREY, hatch="////", label="never switching is best"
     )
-    who = agent or "the agent chosen in training"
+    who = agent or "the agent chosen on validation episodes"
     title = f"held-out cost / never-switch of {who} ({CLAIRVOYANT}'s in brackets)"
     figure.legend(handles=[hatched], loc="outside upper center", title=title)
     return figure
@@ -75,7 +81,8 @@ def draw(frame: pd.DataFrame, agent: str = "") -> Figure:
 def _panel(
     axis: Axes, rows: pd.DataFrame, wanted: pd.Series, frame: pd.DataFrame, norm: Normalize
 ) -> None:
-    delays = sorted(frame["delay_s"].unique())
+    delay = delay_column(frame)
+    delays = sorted(frame[delay].unique())
     phases = sorted(frame["phase_epochs"].unique())
     shown = _cells(rows[wanted])
     bound = _cells(rows[rows["agent"] == CLAIRVOYANT])
@@ -85,8 +92,7 @@ def _panel(
         _draw_cell(axis, place, row, below, norm)
     axis.set_xlim(-0.5, len(delays) - 0.5)
     axis.set_ylim(-0.5, len(phases) - 0.5)
-    names = ["0" if d == 0 else duration_text(float(d)).replace("us", "µs") for d in delays]
-    axis.set_xticks(range(len(delays)), names)
+    axis.set_xticks(range(len(delays)), [delay_text(d, delay) for d in delays])
     axis.set_yticks(range(len(phases)), [f"{phase:g}" for phase in phases])
     axis.tick_params(length=0)
 
@@ -94,11 +100,12 @@ def _panel(
 def _cells(rows: pd.DataFrame) -> dict[tuple[float, float], pd.Series]:
     """Return the one row of each delay and phase length."""
     cells: dict[tuple[float, float], pd.Series] = {}
+    delay = delay_column(rows)
     for _, row in rows.iterrows():
-        cell = (row["delay_s"], row["phase_epochs"])
+        cell = (row[delay], row["phase_epochs"])
         if cell in cells:
             raise InputError(
-                f"results.parquet holds two rows for delay_s {cell[0]:g}, phase_epochs "
+                f"results.parquet holds two rows for {delay} {cell[0]:g}, phase_epochs "
                 f"{cell[1]:g} of {NAME}: {cells[cell]['agent']} and {row['agent']}"
             )
         cells[cell] = row

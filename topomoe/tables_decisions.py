@@ -1,0 +1,184 @@
+"""Tables of a study of decisions, from its folder alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from topomoe.commands.scales import routing_table, scale_table
+from topomoe.durations import duration_text
+from topomoe.run_folder import RunFolder
+from topomoe.table_text import Cell, Table, latex, markdown
+from topomoe.tables_decisions_gains import RATIO_NOTE, by_agent_of, gains_tables, ratio_cell
+from topomoe.topologies.errors import InputError
+from topomoe.topologies.files import write_atomic
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NEVER, CLAIRVOYANT = "never-switch", "clairvoyant"
+
+
+def write_decision_tables(folder: RunFolder) -> list[Path]:
+    """Write tables/*.md and tables/*.tex; InputError where the results are missing or damaged."""
+    paths = []
+    for table in decision_tables(folder):
+        for ending, text in (("md", markdown(table)), ("tex", latex(table))):
+            path = folder.path / "tables" / f"{table.name}.{ending}"
+            write_atomic(path, text)
+            paths.append(path)
+    return paths
+
+
+def printed_tables(folder: RunFolder) -> list[tuple[str, list[dict[str, str]]]]:
+    """Return the tables as titled rows of text."""
+    return [
+        (
+            table.title,
+            [
+                dict(zip(table.columns, (cell.text for cell in row), strict=True))
+                for row in table.rows
+            ],
+        )
+        for table in decision_tables(folder)
+    ]
+
+
+def decision_tables(folder: RunFolder) -> list[Table]:
+    """Return the tables of the parts that the run has."""
+    results = folder.results()
+    tables: list[Table] = []
+    try:
+        for part, rows in results.groupby("part", sort=False):
+            if part not in _TABLES:
+                raise InputError(f"{folder.path}: results.parquet holds the unknown part {part}")
+            tables += _TABLES[str(part)](rows)
+    except KeyError as error:
+        raise InputError(f"{folder.path}: results.parquet lacks column {error.args[0]}") from None
+    return tables
+
+
+def boundary_tables(rows: pd.DataFrame) -> list[Table]:
+    """Return a table a scenario: a row a cell of the map."""
+    tables = []
+    for scenario, own in rows.groupby("scenario", sort=False):
+        lines = []
+        in_epochs = own["delay_epochs"].notna().any() if "delay_epochs" in own else False
+        delay = "delay_epochs" if in_epochs else "delay_s"
+        for key, cell in own.groupby(["redundancy", "phase_epochs", delay], sort=True):
+            redundancy, phase, at = cast("tuple[float, float, float]", key)
+            by_agent = by_agent_of(cell)
+            chosen = str(cell.loc[cell["chosen"].eq(True), "agent"].iloc[0])
+            lines.append(
+                (
+                    Cell(f"{redundancy:g}"),
+                    Cell(f"{phase:g}"),
+                    Cell(f"{at:g}" if in_epochs else duration_text(at)),
+                    Cell(chosen),
+                    ratio_cell(by_agent[chosen]),
+                    Cell(str(by_agent["best rule"]["rule"])),
+                    *(ratio_cell(by_agent[name]) for name in ("best rule", "fitted-q")),
+                    Cell(f"{by_agent[CLAIRVOYANT]['ratio']:.3f}"),
+                )
+            )
+        tables.append(
+            Table(
+                name=f"boundary_{scenario}",
+                title=f"Where switching pays: {scenario}",
+                note=f"{RATIO_NOTE} The chosen agent and the best rule are those that cost least "
+                "on validation episodes.",
+                columns=(
+                    "redundancy",
+                    "phase (epochs)",
+                    "migration (epochs)" if in_epochs else "delay",
+                    "chosen",
+                    "its ratio",
+                    "best rule",
+                    "its ratio ",
+                    "fitted-q",
+                    CLAIRVOYANT,
+                ),
+                numeric=(True, True, True, False, True, False, True, True, True),
+                rows=tuple(lines),
+            )
+        )
+    return tables
+
+
+def queue_tables(rows: pd.DataFrame) -> list[Table]:
+    """Return agents with and without queue features, beside those that never look at it."""
+    lines = []
+    for key, own in rows.groupby(["scenario", "agent"], sort=False):
+        scenario, agent = cast("tuple[str, str]", key)
+        found = {bool(row["queue"]): ratio_cell(dict(row)) for _, row in own.iterrows()}
+        none = Cell("")
+        lines.append((Cell(scenario), Cell(agent), found.get(True, none), found.get(False, none)))
+    return [
+        Table(
+            name="queue",
+            title="With and without queue features",
+            note=f"{RATIO_NOTE} Queue features: what is known of admitted requests before their "
+            "epoch runs. Hysteresis and work function never look at them; the clairvoyant sees "
+            "more.",
+            columns=("scenario", "agent", "with", "without"),
+            numeric=(False, False, True, True),
+            rows=tuple(lines),
+        )
+    ]
+
+
+def size_tables(rows: pd.DataFrame) -> list[Table]:
+    """Return a row a scenario and number of devices."""
+    agents = [name for name in dict.fromkeys(rows["agent"]) if name != NEVER]
+    lines = []
+    for key, own in rows.groupby(["scenario", "devices"], sort=False):
+        scenario, devices = cast("tuple[str, int]", key)
+        by_agent = by_agent_of(own)
+        bound = by_agent[CLAIRVOYANT]
+        lines.append(
+            (
+                Cell(scenario),
+                Cell(f"{int(devices)}"),
+                Cell(duration_text(bound["epoch_s"])),
+                *(ratio_cell(by_agent[name]) for name in agents),
+                Cell(f"{bound['topology_switches_per_100_epochs']:.1f}"),
+                Cell(f"{bound['placement_switches_per_100_epochs']:.1f}"),
+            )
+        )
+    return [
+        Table(
+            name="size",
+            title="Gain by devices",
+            note=f"{RATIO_NOTE} Tokens a device are the same throughout; an epoch's seconds are "
+            "never-switch's.",
+            columns=(
+                "scenario",
+                "devices",
+                "epoch",
+                *agents,
+                "its topology switches / 100",
+                "its placement switches / 100",
+            ),
+            numeric=(False, True, True, *(True,) * len(agents), True, True),
+            rows=tuple(lines),
+        )
+    ]
+
+
+def scale_tables(rows: pd.DataFrame) -> list[Table]:
+    """Return OptiMoE's table, computed."""
+    rows = rows.assign(devices=rows["devices"].astype(int))  # beside parts that have none: floats
+    tables = [scale_table(rows)]
+    if (rows["record"] == "routing").any():
+        tables.append(routing_table(rows))
+    return tables
+
+
+_TABLES: Mapping[str, Callable[[pd.DataFrame], list[Table]]] = {
+    "boundary": boundary_tables,
+    "gains": gains_tables,
+    "queue": queue_tables,
+    "size": size_tables,
+    "scale": scale_tables,
+}
