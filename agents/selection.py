@@ -45,15 +45,20 @@ class Selection:
             self.cost, self.timesteps = cost, timesteps
             self.weights = {key: value.clone() for key, value in network.state_dict().items()}
 
-    def margin(self, policy: Callable[[float], LearnedPolicy]) -> float:
+    def margin(
+        self, policy: Callable[[float], LearnedPolicy], proof: SwitchingProblem | None = None
+    ) -> float:
         """Return the margin under which the policy costs least, infinity included.
+
+        ``proof``: the episodes that tell; None: those by which networks are chosen.
 
         Larger margins win ties. A policy that does not undercut never switching by twice the
         standard error of the mean over episodes is luck: infinity, which never switches.
         """
-        if self.validation is None:
+        episodes = self.validation if proof is None else proof
+        if episodes is None:
             return 0.0
-        costs = {m: _episodes(policy(m), self.validation) for m in (*MARGINS, inf)}
+        costs = {m: _episodes(policy(m), episodes) for m in (*MARGINS, inf)}
         best = min(sorted(costs, reverse=True), key=lambda m: float(costs[m].sum()))
         saved = costs[inf] - costs[best]
         error = float(saved.std(ddof=1)) / np.sqrt(saved.size) if saved.size > 1 else 0.0

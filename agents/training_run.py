@@ -143,7 +143,9 @@ class TrainingRun(BaseCallback):
     def policy(self) -> LearnedPolicy:
         """Return the policy that validation chooses."""
         self._network.load_state_dict(self.selection.weights)
-        return self._policy(self.selection.margin(self._policy), self.selection.timesteps)
+        # All of validation: half of it would hold too few episodes to tell gain from luck.
+        margin = self.selection.margin(self._policy, self.validation)
+        return self._policy(margin, self.selection.timesteps)
 
     @property
     def _network(self) -> Network:

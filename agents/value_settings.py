@@ -19,7 +19,7 @@ class FullInformationSettings:
     """What is tried: settings that hold several values are chosen from on validation episodes.
 
     Features, ridge and targets are tried in all combinations with the first horizon and margin,
-    then the other horizons, then the other margins, each with the best of what came before: 21
+    then the other horizons, then the other margins, each with the best of what came before: 15
     policies by default.
 
     Raises:
@@ -32,7 +32,7 @@ class FullInformationSettings:
     them (queue-random); or all, with random features beside it: tanh of random mixtures (random;
     Rahimi and Recht 2007)."""
 
-    ridge: tuple[float, ...] = (0.001, 0.01, 0.1)
+    ridge: tuple[float, ...] = (0.001, 0.01)
     """Penalty on squared weights of features with variance 1, beside the mean squared error."""
 
     horizons: tuple[int, ...] = (8, 16)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from topomoe.envs.problem import SwitchingProblem
 
+RECENT = "recent"  # the placement of a library that is made anew every so many epochs
 PARTS = ("dispatch", "compute", "combine", "other")
 
 

@@ -2,12 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from topomoe.envs.cluster import CoDesignProblem
+from topomoe.envs.cluster import RECENT, CoDesignProblem
+from topomoe.envs.problem import SwitchingProblem
+from topomoe.envs.resolve import Given, resolve
+from topomoe.envs.subset import restrict
 from topomoe.topologies.errors import InputError, unknown
 
 PARTS_OF_SCENARIO = ("training", "validation", "test")
+
+
+def given_or_scenario(
+    problem: Given, scenario: str | Path | None, trace: str, seed: int, part: str
+) -> SwitchingProblem | CoDesignProblem:
+    """Return the problem of an environment of configurations: given, a scenario's, or built in.
+
+    Raises:
+        InputError: both are given, or the arguments are wrong; see ``resolve_codesign``.
+    """
+    if scenario is None:
+        return resolve(problem)
+    if problem is not None:
+        raise InputError("a problem or a scenario must be given, got both")
+    return topologies_alone(resolve_codesign(None, scenario, trace, seed, part))
+
+
+def topologies_alone(problem: CoDesignProblem) -> CoDesignProblem:
+    """Return the problem with one placement, the best in training of those that stay as they are.
+
+    What is left to choose is the topology.
+    """
+    prior = problem.switching.prior.reshape(-1, problem.switching.num_placements).min(axis=0)
+    names = problem.switching.placements
+    best = min((p for p, name in enumerate(names) if name != RECENT), key=lambda p: prior[p])
+    cluster = replace(
+        problem.cluster,
+        placements=(names[best],),
+        slot_expert=problem.cluster.slot_expert[best : best + 1],
+    )
+    alone = restrict(problem.switching, placements=(names[best],))
+    return replace(problem, cluster=cluster, switching=alone, recent=problem.recent[:0])
 
 
 def resolve_codesign(

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from topomoe.envs.cluster import PARTS, Cluster, StepPool, moving_cost
+from topomoe.envs.cluster import PARTS, RECENT, Cluster, StepPool, moving_cost
 from topomoe.envs.group_layout import Layout
 from topomoe.envs.placement_library import SlotArray, balanced
 from topomoe.envs.scenario_settings import ScenarioSettings
 from topomoe.envs.step_price import price_library, price_steps
 
 FloatArray = NDArray[np.float64]
-RECENT = "recent"
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,10 +8,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from topomoe.envs.cluster import CoDesignProblem, moving_cost
+from topomoe.envs.cluster import RECENT, CoDesignProblem, moving_cost
 from topomoe.envs.migration import Migration
 from topomoe.envs.problem import SwitchingProblem
-from topomoe.envs.recent_placement import RECENT
 from topomoe.envs.scenario import Problems
 
 FAST, SLOW = 1e-6, 1e6

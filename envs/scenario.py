@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topomoe.compute import roofline
-from topomoe.envs.cluster import PARTS, Cluster, CoDesignProblem, StepPool
+from topomoe.envs.cluster import PARTS, RECENT, Cluster, CoDesignProblem, StepPool
 from topomoe.envs.cluster_picture import drawn_links
 from topomoe.envs.group_circuits import group_circuits
 from topomoe.envs.group_layout import Layout, parse_layout
@@ -22,7 +22,7 @@ from topomoe.envs.migration import Migration
 from topomoe.envs.network_tables import network_tables
 from topomoe.envs.placement_library import annealed, balanced, slot_devices
 from topomoe.envs.problem import SwitchingProblem
-from topomoe.envs.recent_placement import RECENT, expected_excess, follow_recent, step_share
+from topomoe.envs.recent_placement import expected_excess, follow_recent, step_share
 from topomoe.envs.scenario_presets import SCENARIOS, load_scenario
 from topomoe.envs.scenario_settings import ScenarioSettings
 from topomoe.envs.step_bound import step_bound

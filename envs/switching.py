@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 import gymnasium
@@ -11,11 +12,12 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from topomoe.envs.cluster import CoDesignProblem
+from topomoe.envs.cluster import RECENT, CoDesignProblem
+from topomoe.envs.codesign_source import given_or_scenario
 from topomoe.envs.layout import ObservationLayout
 from topomoe.envs.problem import SwitchingProblem
 from topomoe.envs.render import picture
-from topomoe.envs.resolve import Given, library_table, resolve
+from topomoe.envs.resolve import Given, library_table
 from topomoe.envs.transition import Outcome, State, begin, first_epoch, observe, step
 from topomoe.topologies.errors import InputError, unknown
 
@@ -53,6 +55,11 @@ class TopologySwitchEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         render_mode: ``ansi`` (a line of text a step) or ``rgb_array``: of a scenario the device
             grid (device load, link load and circuits of the last epoch, as under the placement
             that it chose); of a bare problem the costs and choices of the episode so far.
+        scenario: instead of a problem, a scenario's name or TOML file: its topologies are chosen
+            from, under the placement that is best in training.
+        trace: the folder of routing traces the scenario is built on; by default its own.
+        seed: of the scenario.
+        part: training, validation, or test: timelines that share no request.
 
     Raises:
         InputError: the problem, an option, an action or ``render_mode`` is wrong.
@@ -66,10 +73,14 @@ class TopologySwitchEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         observe: str = "before",
         queue: bool = True,
         render_mode: str | None = None,
+        scenario: str | Path | None = None,
+        trace: str = "",
+        seed: int = 0,
+        part: str = "training",
     ) -> None:
         if render_mode is not None and render_mode not in RENDER_MODES:
             raise unknown("render_mode", render_mode, RENDER_MODES)
-        resolved = resolve(problem)
+        resolved = given_or_scenario(problem, scenario, trace, seed, part)
         self._scenario = resolved if isinstance(resolved, CoDesignProblem) else None
         self.problem = library_table(resolved)
         self.layout = ObservationLayout.of(self.problem, observe, queue)
@@ -131,7 +142,6 @@ class TopologySwitchEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
 
     def _grid(self, scenario: CoDesignProblem, state: State) -> NDArray[np.uint8]:
         from topomoe.envs.cluster_picture import cluster_picture
-        from topomoe.envs.recent_placement import RECENT  # loads the compiler
 
         cluster, pool = scenario.cluster, scenario.pool
         topology, placement = divmod(int(state.configuration[0]), self.problem.num_placements)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -13,6 +14,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from topomoe.envs.autoreset import every, restarted
+from topomoe.envs.codesign_source import given_or_scenario
 from topomoe.envs.generators import pack, seed_copies, unpack
 from topomoe.envs.layout import ObservationLayout
 from topomoe.envs.resolve import Given, library_table
@@ -39,6 +41,7 @@ class TopologySwitchVectorEnv(VectorEnv[Observations, NDArray[np.int64], NDArray
         problem: see ``TopologySwitchEnv``.
         observe: see ``TopologySwitchEnv``.
         queue: see ``TopologySwitchEnv``.
+        scenario: see ``TopologySwitchEnv``, and there ``trace``, ``seed`` and ``part``.
 
     Raises:
         InputError: an argument or an action is wrong.
@@ -55,11 +58,15 @@ class TopologySwitchVectorEnv(VectorEnv[Observations, NDArray[np.int64], NDArray
         problem: Given = None,
         observe: str = "before",
         queue: bool = True,
+        scenario: str | Path | None = None,
+        trace: str = "",
+        seed: int = 0,
+        part: str = "training",
     ) -> None:
         if num_envs < 1:
             raise InputError(f"num_envs must be >= 1, got {num_envs}")
         self.num_envs = num_envs
-        self.problem = library_table(problem)
+        self.problem = library_table(given_or_scenario(problem, scenario, trace, seed, part))
         self.layout = ObservationLayout.of(self.problem, observe, queue)
         self.single_observation_space, self.single_action_space = make_spaces(self.layout)
         self.observation_space = batch_space(self.single_observation_space, num_envs)

@@ -292,7 +292,7 @@ TRACES: dict[str, tuple[str, ...]] = {
     "{bad}/object-id": ("0.npz", "request_id: holds Python objects", "never loaded"),
     "{bad}/pickle-folder": ("{bad}/pickle-folder/0.npz", "no .npz archive"),
     "{bad}/pickle.npz": ("{bad}/pickle.npz", "no .npz archive"),
-    "{bad}/renamed-key": ("{bad}/renamed-key/0.npz", "no field routed_experts"),
+    "{bad}/other-key": ("{bad}/other-key/0.npz", "no field routed_experts"),
     "{bad}/float": ("{bad}/float/0.npz", "routed_experts must be integers", "float64"),
     "{bad}/flat": ("{bad}/flat/0.npz", "[positions, layers, top-k]", "(32, 2)"),
     "{bad}/negative": ("{bad}/negative/0.npz", "routed_experts", "must be in 0..", "got -"),

@@ -60,12 +60,13 @@ def decision_tables(folder: RunFolder) -> list[Table]:
 
 
 def boundary_tables(rows: pd.DataFrame) -> list[Table]:
-    """Return a table a scenario: a row a cell of the map."""
+    """Return two tables a scenario: the map, and a row a cell of it."""
     tables = []
     for scenario, own in rows.groupby("scenario", sort=False):
         lines = []
         in_epochs = own["delay_epochs"].notna().any() if "delay_epochs" in own else False
         delay = "delay_epochs" if in_epochs else "delay_s"
+        tables.append(map_table(str(scenario), own, delay))
         for key, cell in own.groupby(["redundancy", "phase_epochs", delay], sort=True):
             redundancy, phase, at = cast("tuple[float, float, float]", key)
             by_agent = by_agent_of(cell)
@@ -104,6 +105,39 @@ def boundary_tables(rows: pd.DataFrame) -> list[Table]:
             )
         )
     return tables
+
+
+def map_table(scenario: str, rows: pd.DataFrame, delay: str) -> Table:
+    """Return a row a redundancy and phase length, a column a delay."""
+    delays = sorted(rows[delay].unique())
+    lines = []
+    for key, own in rows.groupby(["redundancy", "phase_epochs"], sort=True):
+        redundancy, phase = cast("tuple[float, float]", key)
+        cells = []
+        for at in delays:
+            cell = own[own[delay] == at]
+            best = dict(cell[cell["chosen"].eq(True)].iloc[0])
+            stays = best["agent"] == NEVER or not best["high"] < 1
+            text = "never" if stays else f"{best['ratio']:.3f}"
+            bound = float(cell.loc[cell["agent"] == CLAIRVOYANT, "ratio"].iloc[0])
+            cells.append(Cell(f"{text} ({bound:.3f})", not stays))
+        lines.append((Cell(f"{redundancy:g}"), Cell(f"{phase:g}"), *cells))
+    in_epochs = delay == "delay_epochs"
+    return Table(
+        name=f"map_{scenario}",
+        title=f"Where switching pays: {scenario}",
+        note="Held-out cost over never-switch's of the agent chosen on validation episodes, and in "
+        "brackets the clairvoyant's; never: never-switch was chosen, or the 95 % interval reaches "
+        "1. Columns: "
+        + ("epochs that a migration lasts." if in_epochs else "the delay of a reconfiguration."),
+        columns=(
+            "redundancy",
+            "phase (epochs)",
+            *(f"{at:g}" if in_epochs else duration_text(at) for at in delays),
+        ),
+        numeric=(True, True, *(True,) * len(delays)),
+        rows=tuple(lines),
+    )
 
 
 def queue_tables(rows: pd.DataFrame) -> list[Table]:

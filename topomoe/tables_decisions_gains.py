@@ -64,7 +64,7 @@ def _share_table(rows: pd.DataFrame) -> Table:
     lines = []
     for key, own in rows.groupby(["scenario", "agent"], sort=False):
         scenario, agent = cast("tuple[str, str]", key)
-        of = {str(row["switches"]): row for _, row in own.iterrows()}
+        of = {str(row["switches"]): dict(row) for _, row in own.iterrows()}
         lines.append(
             (
                 Cell(scenario),

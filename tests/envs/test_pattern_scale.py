@@ -9,17 +9,15 @@ import pytest
 
 from topomoe.envs.pattern_scale import (
     HELD_OUT,
-    PATH_LATENCY,
     TRAINING,
-    ScaleSettings,
     charged,
     demand_statistics,
     fabric_routings,
     iteration_cost,
     mean_demand,
-    near_square,
     pattern_timeline,
 )
+from topomoe.envs.pattern_scale_settings import PATH_LATENCY, ScaleSettings, near_square
 from topomoe.patterns import HOT_SHARE, INSIDE_SHARE, PATTERNS
 from topomoe.topologies.errors import InputError
 

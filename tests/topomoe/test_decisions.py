@@ -85,11 +85,10 @@ def test_one_agent_is_chosen_in_a_cell_and_rewiring_for_a_quarter_of_an_hour_is_
     rows = results[results["part"] == "boundary"]
     for _, cell in rows.groupby(["scenario", "delay_s", "delay_epochs"], dropna=False):
         assert cell["chosen"].eq(True).sum() == 1
-    dear = rows[rows["delay_s"] == 1000.0]
-    bound = dear[dear["agent"] == "clairvoyant"]
-    assert float(bound["topology_switches_per_100_epochs"].iloc[0]) == 0.0
-    cheap = rows[(rows["delay_s"] == 1e-5) & (rows["agent"] == "clairvoyant")]
-    assert float(cheap["ratio"].iloc[0]) < float(bound["ratio"].iloc[0])
+    bound = rows[(rows["agent"] == "clairvoyant") & (rows["scenario"] == "pools")]
+    cheap, dear = (dict(row) for _, row in bound.sort_values("delay_s").iterrows())
+    assert dear["topology_switches_per_100_epochs"] == 0 < cheap["topology_switches_per_100_epochs"]
+    assert cheap["ratio"] < dear["ratio"]
 
 
 def test_what_may_not_be_switched_is_not(results: pd.DataFrame) -> None:
@@ -162,13 +161,12 @@ def test_the_table_of_routings_keeps_the_best_and_switches_by_layout() -> None:
     assert cells == ["s", "t0", "0.750", "t0", "0.750", "1.000", "0.750", "50 %"]
 
 
-def test_any_number_of_processes_gives_the_same_bytes(
-    topomoe: Call, tmp_path: Path, runs: dict[str, Path]
-) -> None:
-    words = "--parts", "boundary", "--processes", "2"
-    two = decide(topomoe, tmp_path / "two", *words)
-    for name in ("results.csv", "tables/boundary_default.md", "tables/boundary_pools.md"):
-        assert (runs["map"] / name).read_bytes() == (two / name).read_bytes()
+def test_any_number_of_processes_gives_the_same_bytes(topomoe: Call, tmp_path: Path) -> None:
+    words = "--parts", "boundary", "--scenarios", "default", "--processes", "2"
+    two = decide(topomoe, tmp_path / "two", *words, "--phase-lengths", "4,6")
+    one = decide(topomoe, tmp_path / "one", *words, "--phase-lengths", "4,6", "--processes", "1")
+    for name in ("results.csv", "results.parquet", "tables/boundary_default.md"):
+        assert (one / name).read_bytes() == (two / name).read_bytes()
 
 
 def test_pools_divide_any_grid_as_they_divide_their_own() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from topomoe.commands.scales import AGENTS, PUBLISHED, routing_table, scale_rows, scale_table
-from topomoe.envs.pattern_scale import ScaleSettings
+from topomoe.envs.pattern_scale_settings import ScaleSettings
 from topomoe.plots import decision_scale
 from topomoe.plots.style import look
 from topomoe.topologies.errors import InputError

@@ -26,7 +26,7 @@ from topomoe.commands.decision_scores import (
 )
 from topomoe.commands.decision_tasks import Progress, Rows, Task, scenario_of, seeds_of
 from topomoe.commands.decisions_settings import DecisionsSettings
-from topomoe.envs.pattern_scale import near_square
+from topomoe.envs.pattern_scale_settings import near_square
 from topomoe.envs.scenario import build_problems
 from topomoe.envs.subset import restrict
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import inf
 
-from topomoe.envs.pattern_scale import ScaleSettings, near_square
+from topomoe.envs.pattern_scale_settings import ScaleSettings, near_square
 from topomoe.topologies import units
 from topomoe.topologies.errors import InputError, unknown
 from topomoe.topologies.registry import parse_grid

@@ -15,16 +15,15 @@ from topomoe.agents.policy import Policy
 from topomoe.durations import duration_text
 from topomoe.envs.pattern_scale import (
     HELD_OUT,
-    PATH_LATENCY,
     TRAINING,
     PatternTimeline,
-    ScaleSettings,
     charged,
     fabric_routings,
     iteration_cost,
     mean_demand,
     pattern_timeline,
 )
+from topomoe.envs.pattern_scale_settings import PATH_LATENCY, ScaleSettings
 from topomoe.envs.problem import SwitchingProblem
 from topomoe.patterns import PATTERNS
 from topomoe.table_text import Cell, Table

@@ -28,7 +28,6 @@ _RULES = (
     "hysteresis",
     "ema-mpc",
     "forecast",
-    "forecast-blind",
     "work-function",
     "rule",
     "lazy-experts",
