@@ -51,6 +51,16 @@ BASELINES = (
     "annealing",
     "clairvoyant",
 )
+TUNED = (
+    "hysteresis",
+    "ema-mpc",
+    "forecast",
+    "guarded",
+    "work-function",
+    "rule",
+    "lazy-experts",
+)
+"""Those with parameters, which see the timelines that learners see: training and validation."""
 ONLINE = tuple(name for name in BASELINES if name not in HINDSIGHT)
 """Those that use neither the test timeline nor a learned network."""
 ONLINE_BLIND = tuple(name for name in ONLINE if name not in FORESIGHTED)

@@ -1,4 +1,4 @@
-"""What reinforcement learning gathers experience on: training and validation timelines, in one."""
+"""What agents are made from: training and validation timelines, in one."""
 
 from __future__ import annotations
 
@@ -12,20 +12,26 @@ from topomoe.envs.migration import Migration
 from topomoe.envs.problem import SwitchingProblem
 
 
-def joined(training: SwitchingProblem, other: SwitchingProblem | None) -> SwitchingProblem:
-    """Return the training timeline with ``other`` behind it, as often as makes it about as long.
+def joined(
+    training: SwitchingProblem, other: SwitchingProblem | None, alike: bool = True
+) -> SwitchingProblem:
+    """Return the training timeline with ``other`` behind it.
 
     Two timelines that share no request differ more from each other than one does from its own
-    halves, and what is learned is for a third: so both count alike. Calibration stays that of
+    halves, and what is learned is for a third: so both count ``alike``, the other being repeated
+    until it is about as long. Rules that hold out blocks of epochs to tune themselves on must not
+    meet a block twice: for them it comes once. Calibration stays that of
     ``training``; steps and bound are left out. Episodes that lie across a seam see traffic change.
 
     Args:
         training: comes first.
         other: of the same environment; None: nothing is added.
+        alike: whether to repeat it.
     """
     if other is None:
         return training
-    parts = [training] + [other] * max(round(training.num_epochs / other.num_epochs), 1)
+    times = max(round(training.num_epochs / other.num_epochs), 1) if alike else 1
+    parts = [training] + [other] * times
 
     def behind(arrays: Sequence[NDArray[np.generic]]) -> NDArray[np.generic]:
         return np.concatenate(arrays)

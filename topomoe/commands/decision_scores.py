@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topomoe.agents import fitted_q
-from topomoe.agents.baselines import baseline
+from topomoe.agents.baselines import TUNED, baseline
 from topomoe.agents.bootstrap import sample_index, share_estimate
 from topomoe.agents.evaluate import Policies, evaluate
+from topomoe.agents.experience import joined
 from topomoe.agents.policy import Policy
 from topomoe.agents.rollout import rollout
 from topomoe.agents.value_settings import FittedQSettings
@@ -65,14 +66,17 @@ class Timelines:
 
 def fitted(given: Timelines, tries: Mapping[str, Any], seed: int = 0, queue: bool = True) -> Policy:
     """Return fitted Q, which chooses what it does on the first half of validation."""
-    features = ("queue", "random") if queue else ("linear", "random")
+    features = ("queue-random",) if queue else ("linear", "random")
     settings = FittedQSettings(features=features, queue=queue, **tries)
     return fitted_q.train(given.training, settings, seed, given.halves()[0])
 
 
 def rule(name: str, given: Timelines, queue: bool = True) -> Policy:
-    """Return a rule tuned on training."""
-    return baseline(name, given.training, given.validation, queue=queue)
+    """Return a rule, tuned on what fitted Q sees: training and the first half of validation."""
+    seen = given.training
+    if name in TUNED:
+        seen = joined(seen, given.halves()[0], alike=False)
+    return baseline(name, seen, given.validation, queue=queue)
 
 
 def clairvoyant(given: Timelines) -> dict[int, Policy]:
@@ -91,7 +95,7 @@ def contenders(
 ) -> tuple[dict[str, Policy], str]:
     """Return never-switch, the rule that validation chooses and fitted Q; and the rule's name."""
     rules = {name: rule(name, given) for name in RULES}
-    best = cheapest(rules, given.validation)
+    best = cheapest(rules, given.halves()[1])
     return {NEVER: rules[NEVER], RULE: rules[best], FITTED: fitted(given, tries, seed)}, best
 
 

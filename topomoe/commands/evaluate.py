@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from topomoe.agents.baselines import BASELINES, baseline
+from topomoe.agents.baselines import BASELINES, TUNED, baseline
 from topomoe.agents.evaluate import Evaluation, evaluate
+from topomoe.agents.experience import joined
 from topomoe.agents.policy import Policy
 from topomoe.agents.rollout import rollout
 from topomoe.commands.settings import DEFAULT_SCENARIO, EvaluateRequest
@@ -114,6 +115,8 @@ def evaluate_agents(given: EvaluateInput, progress: Progress) -> list[ScenarioRe
         problems = build_problems(settings, seeds=range(given.seeds))
         tests = {seed: problem.switching for seed, problem in problems.tests.items()}
         training = problems.training.switching
+        # Rules are tuned on what learners see: a lead must not come from more data.
+        seen_by_rules = joined(training, problems.validation.switching, alike=False)
         notes = list(problems.notes)
         policies: dict[str, Mapping[int, Policy]] = {}
         times: dict[str, tuple[float, float]] = {}
@@ -121,7 +124,8 @@ def evaluate_agents(given: EvaluateInput, progress: Progress) -> list[ScenarioRe
             progress(scenario, number + 1, steps)
             try:
                 if run is None:
-                    policies[name], spent = _tuned(name, training, tests)
+                    seen = seen_by_rules if name in TUNED else training
+                    policies[name], spent = _tuned(name, seen, tests)
                 else:
                     notes += fit_notes(run, scenario, settings, training, tests)
                     policies[name], spent = run.agents, float(np.mean([*run.cpu_seconds.values()]))
