@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ def joined(
     times = max(round(training.num_epochs / other.num_epochs), 1) if alike else 1
     parts = [training] + [other] * times
 
-    def behind(arrays: Sequence[NDArray[np.generic]]) -> NDArray[np.generic]:
+    def behind(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
         return np.concatenate(arrays)
 
     return replace(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +73,7 @@ def migrating(
     # How much of each epoch the one before serves: none of it on the fast timeline.
     renewed = lag[:, at, at][:, None] * own
 
-    def between(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.floating]:
+    def between(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
         weight = renewed if a.ndim == renewed.ndim else renewed[:, None]
         return np.asarray(a + weight * (b - a))
 

@@ -124,7 +124,8 @@ class Scores:
 
 def share_columns(part: FloatArray, whole: FloatArray) -> dict[str, float]:
     """Return the sum of ``part`` over that of ``whole``, [seeds, episodes], and its interval."""
-    picks = sample_index(*whole.shape, DRAWS, np.random.default_rng(0), shared=False)
+    seeds, episodes = whole.shape
+    picks = sample_index(seeds, episodes, DRAWS, np.random.default_rng(0), shared=False)
     found = share_estimate(part, whole, picks)
     return {"ratio": found.value, "low": found.low, "high": found.high}
 
