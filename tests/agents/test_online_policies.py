@@ -280,7 +280,7 @@ def test_with_queue_features_that_tell_all_the_forecast_beats_what_does_not_know
     assert without > cost["forecast"]
 
 
-ONLINE_FREE = tuple(name for name in ONLINE if name not in ("periodic-eplb", "rule"))
+ONLINE_FREE = tuple(name for name in ONLINE if name not in ("eplb", "periodic-eplb", "rule"))
 
 
 def test_a_forecast_without_queue_features_makes_do_with_the_past() -> None:

@@ -23,7 +23,7 @@ from topomoe.envs.switching import TopologySwitchEnv
 from topomoe.topologies.errors import InputError
 
 # Those that need no placements and no statistics of the demand.
-NAMES = [name for name in BASELINES if name not in ("periodic-eplb", "rule")]
+NAMES = [name for name in BASELINES if name not in ("eplb", "periodic-eplb", "rule")]
 WHOLE = phase_problem(epochs=900, episode_length=30, noise=0.15, seed=1)
 TRAINING = WHOLE.part(0, 600)
 TRAINING = TRAINING.calibrated(TRAINING)
