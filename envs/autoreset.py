@@ -9,6 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+def reset_options(options: Mapping[str, Any] | None, copies: int) -> list[dict[str, Any]]:
+    """Return each copy's options: ``episode`` is one number for all of them, or one for each."""
+    given = dict(options or {})
+    episodes = np.broadcast_to(np.asarray(given.pop("episode", None)), copies).tolist()
+    return [{**given, "episode": episode} for episode in episodes]
+
+
 def every(infos: Mapping[str, NDArray[Any]], copies: int) -> dict[str, Any]:
     """Return arrays [n] by name with the masks that Gymnasium keeps beside them: all copies."""
     mask = np.ones(copies, dtype=np.bool_)

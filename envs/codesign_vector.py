@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from topomoe.envs.autoreset import every, restarted
+from topomoe.envs.autoreset import every, reset_options, restarted
 from topomoe.envs.cluster import CoDesignProblem
 from topomoe.envs.codesign_env import make_spaces, reset_info, step_info
 from topomoe.envs.codesign_source import resolve_codesign
@@ -58,11 +58,9 @@ class FreePlacementVectorEnv(VectorEnv[Observations, NDArray[np.int64], NDArray[
     ) -> tuple[Observations, dict[str, Any]]:
         """Start all copies; ``options={"episode": i}`` takes one number, or one for each copy."""
         self._generators = list(seed_copies(self._generators, seed))
-        given = dict(options or {})
-        episodes = np.broadcast_to(np.asarray(given.pop("episode", None)), self.num_envs).tolist()
         starts = [
-            self._first_epoch(copy, {**given, "episode": episode})
-            for copy, episode in enumerate(episodes)
+            self._first_epoch(copy, own)
+            for copy, own in enumerate(reset_options(options, self.num_envs))
         ]
         self._state = begin(self.task, starts)
         infos = every(reset_info(self.task, self._state), self.num_envs)

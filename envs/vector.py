@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from topomoe.envs.autoreset import every, restarted
+from topomoe.envs.autoreset import every, reset_options, restarted
 from topomoe.envs.codesign_source import given_or_scenario
 from topomoe.envs.generators import pack, seed_copies, unpack
 from topomoe.envs.layout import ObservationLayout
@@ -83,11 +83,9 @@ class TopologySwitchVectorEnv(VectorEnv[Observations, NDArray[np.int64], NDArray
     ) -> tuple[Observations, dict[str, Any]]:
         """Start all copies; ``options={"episode": i}`` takes one number, or one for each copy."""
         self._generators = list(seed_copies(self._generators, seed))
-        given = dict(options or {})
-        episodes = np.broadcast_to(np.asarray(given.pop("episode", None)), self.num_envs).tolist()
         starts = [
-            self._first_epoch(copy, {**given, "episode": episode})
-            for copy, episode in enumerate(episodes)
+            self._first_epoch(copy, own)
+            for copy, own in enumerate(reset_options(options, self.num_envs))
         ]
         self._state = begin(self.problem, starts)
         # The kernel moves these arrays on in place, so what is handed out are copies.

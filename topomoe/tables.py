@@ -12,9 +12,9 @@ from topomoe.simulation import LEAST_REQUESTS
 from topomoe.study_results import StudyResults, counted, gains, read_study
 from topomoe.study_rows import PATTERN_BYTES_PER_PAIR
 from topomoe.table_columns import number_column, table_of, text_column
-from topomoe.table_text import Cell, Table, decimals, latex, markdown
+from topomoe.table_files import write_each
+from topomoe.table_text import Cell, Table, decimals
 from topomoe.tables_network import cost_table, failures_table, optimum_table
-from topomoe.topologies.files import write_atomic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,13 +25,7 @@ def write_tables(folder: RunFolder) -> list[Path]:
 
     Raises InputError where the results are missing or damaged.
     """
-    paths = []
-    for table in study_tables(read_study(folder)):
-        for ending, text in (("md", markdown(table)), ("tex", latex(table))):
-            path = folder.path / "tables" / f"{table.name}.{ending}"
-            write_atomic(path, text)
-            paths.append(path)
-    return paths
+    return write_each(folder.path, study_tables(read_study(folder)))
 
 
 def study_tables(results: StudyResults) -> tuple[Table, ...]:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, cast
 from topomoe.commands.scales import routing_table, scale_table
 from topomoe.durations import duration_text
 from topomoe.run_folder import RunFolder
-from topomoe.table_text import Cell, Table, latex, markdown
+from topomoe.table_files import titled_rows, write_each
+from topomoe.table_text import Cell, Table
 from topomoe.tables_decisions_gains import RATIO_NOTE, by_agent_of, gains_tables, ratio_cell
 from topomoe.topologies.errors import InputError
-from topomoe.topologies.files import write_atomic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,27 +22,12 @@ NEVER, CLAIRVOYANT = "never-switch", "clairvoyant"
 
 def write_decision_tables(folder: RunFolder) -> list[Path]:
     """Write tables/*.md and tables/*.tex; InputError where the results are missing or damaged."""
-    paths = []
-    for table in decision_tables(folder):
-        for ending, text in (("md", markdown(table)), ("tex", latex(table))):
-            path = folder.path / "tables" / f"{table.name}.{ending}"
-            write_atomic(path, text)
-            paths.append(path)
-    return paths
+    return write_each(folder.path, decision_tables(folder))
 
 
 def printed_tables(folder: RunFolder) -> list[tuple[str, list[dict[str, str]]]]:
     """Return the tables as titled rows of text."""
-    return [
-        (
-            table.title,
-            [
-                dict(zip(table.columns, (cell.text for cell in row), strict=True))
-                for row in table.rows
-            ],
-        )
-        for table in decision_tables(folder)
-    ]
+    return titled_rows(decision_tables(folder))
 
 
 def decision_tables(folder: RunFolder) -> list[Table]:

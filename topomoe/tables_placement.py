@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from topomoe.run_folder import RunFolder
 from topomoe.table_columns import Column, number_column, table_of, text_column
-from topomoe.table_text import Cell, Table, decimals, latex, markdown
+from topomoe.table_files import titled_rows, write_each
+from topomoe.table_text import Cell, Table, decimals
 from topomoe.topologies.errors import InputError
-from topomoe.topologies.files import write_atomic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,27 +18,12 @@ if TYPE_CHECKING:
 
 def write_placement_tables(folder: RunFolder) -> list[Path]:
     """Write tables/*.md and tables/*.tex; InputError where the results are missing or damaged."""
-    paths = []
-    for table in placement_tables(folder):
-        for ending, text in (("md", markdown(table)), ("tex", latex(table))):
-            path = folder.path / "tables" / f"{table.name}.{ending}"
-            write_atomic(path, text)
-            paths.append(path)
-    return paths
+    return write_each(folder.path, placement_tables(folder))
 
 
 def printed_tables(folder: RunFolder) -> list[tuple[str, list[dict[str, str]]]]:
     """Return the tables as titled rows of text."""
-    return [
-        (
-            table.title,
-            [
-                dict(zip(table.columns, (cell.text for cell in row), strict=True))
-                for row in table.rows
-            ],
-        )
-        for table in placement_tables(folder)
-    ]
+    return titled_rows(placement_tables(folder))
 
 
 def placement_tables(folder: RunFolder) -> list[Table]:

@@ -15,8 +15,8 @@ from topomoe.envs.delay_sweep_cluster import cluster_timelines
 from topomoe.envs.delay_sweep_settings import DelaySweepSettings
 from topomoe.run_folder import RunFolder
 from topomoe.settings import to_dict
-from topomoe.table_text import Cell, Table, latex, markdown
-from topomoe.topologies.files import write_atomic
+from topomoe.table_files import write_each
+from topomoe.table_text import Cell, Table
 from topomoe.topologies.reconfiguration import DELAYS, ReconfigurationDelay
 
 if TYPE_CHECKING:
@@ -129,8 +129,7 @@ def write_delays(
     """Write config, results and table into a run folder."""
     frame, table = found.to_frame(), _table(found)
     folder = RunFolder.start(out, "delays", to_dict(settings), False, overwrite, found.notes)
-    for ending, text in (("md", markdown(table)), ("tex", latex(table))):
-        write_atomic(folder.path / "tables" / f"{table.name}.{ending}", text)
+    write_each(folder.path, [table])
     folder.finish(frame)
     return folder
 
