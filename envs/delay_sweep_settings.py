@@ -32,7 +32,7 @@ class DelaySweepSettings:
     """One optical fabric, several workloads, reconfiguration delays from 10 ns to 6 s."""
 
     trace: str = ""
-    """Folder of routing traces (.npz); empty: the synthetic trace of the model."""
+    """Routing trace: folder, .npz file or bundled name; empty: the synthetic one of the model."""
     model: str = ""
     """Model preset; empty: the one the trace matches, deepseek-v3 without a trace."""
     grid: str = "8x8"

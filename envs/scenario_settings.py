@@ -19,7 +19,7 @@ class ScenarioSettings:
     """A cluster whose requests, and perhaps whose groups, change in phases."""
 
     trace: str = ""
-    """Folder of routing traces (.npz); empty: a synthetic trace of the model."""
+    """Routing trace: folder, .npz file or bundled name; empty: a synthetic one of the model."""
     model: str = ""
     """Model preset; empty: the one the trace matches, deepseek-v2-lite without a trace."""
     grid: str = "8x8"

@@ -177,10 +177,10 @@ def draw_positions(
 def expert_counts(trace: RoutingTrace, positions: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return how many of the tokens chose each expert, [M, E]."""
     layers, experts = trace.num_layers, trace.num_experts
-    chosen = trace.experts[:, positions].reshape(layers, -1).astype(np.int64)
-    chosen += experts * np.arange(layers)[:, None]
-    flat = np.bincount(chosen.reshape(-1), minlength=layers * experts)
-    return flat.reshape(layers, experts).astype(np.float32)
+    chosen = trace.experts[:, positions].reshape(layers, -1).astype(np.int64) + 1
+    chosen += (experts + 1) * np.arange(layers)[:, None]
+    flat = np.bincount(chosen.reshape(-1), minlength=layers * (experts + 1))
+    return flat.reshape(layers, experts + 1)[:, 1:].astype(np.float32)
 
 
 def demand_statistics(

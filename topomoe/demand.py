@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from topomoe.model import MoEModel, model_preset
 from topomoe.placement import LayerPlacement, Placement
+from topomoe.routing_trace import NO_EXPERT, early_absences
 from topomoe.topologies.errors import InputError, unknown
 
 REPLICA_ROUTINGS = ("even", "weighted", "local-first", "least-loaded", "lp")
@@ -40,7 +41,7 @@ class DispatchSettings:
     spill: float = SPILL
     """Device load that local-first allows above lp's, as a share of it; inf: any."""
     capacity_factor: float = 0.0
-    """An expert takes this times the mean load of a batch; 0: any load."""
+    """An expert takes this times the mean load of a batch and layer; 0: any load."""
     overflow: str = "drop"
     """What exceeds an expert's capacity: drop, reroute-to-next-expert, or none (it stays)."""
 
@@ -158,8 +159,8 @@ def dispatch_batch(
 ) -> Dispatched:
     """Return what one batch sends and computes in all layers.
 
-    experts [M, P, K] of a trace; positions, origin [T]; seed [M]. ``row_of`` [N] is each
-    device's row (local-first, lp). ``shared_expert`` >= 0 is one more pick of every token.
+    experts [M, P, K] of a trace, -1 for no expert; positions, origin [T]; seed [M]. ``row_of`` [N]
+    is each device's row (local-first, lp). ``shared_expert`` >= 0 is one more pick of every token.
     """
     from topomoe.dispatching.dispatch_layers import dispatch_layers
 
@@ -169,19 +170,22 @@ def dispatch_batch(
     if not settings.padded:
         return sent
     tokens = np.bincount(origin, minlength=tables.num_devices)
-    top_k = experts.shape[2] + (shared_expert >= 0)
-    return replace(sent, copies=padded_copies(tokens, tables, top_k, settings.padded))
+    pairs = sent.wanted.sum(axis=1) / max(len(positions), 1) + (shared_expert >= 0)
+    return replace(sent, copies=padded_copies(tokens, tables, pairs, settings.padded))
 
 
 def padded_copies(
-    tokens: NDArray[np.int64], tables: ReplicaTables, top_k: int, capacity_factor: float
+    tokens: NDArray[np.int64],
+    tables: ReplicaTables,
+    top_k: NDArray[np.float64],
+    capacity_factor: float,
 ) -> NDArray[np.float32]:
     """Return the copies [M, N, N] of full capacity buffers, whatever the routing.
 
     Each device sends every expert a buffer of ceil(capacity factor * its tokens * K / E) tokens,
-    split over the replicas by share.
+    split over the replicas by share; K, ``top_k`` [M], is what the batch's tokens have on average.
     """
-    buffer = np.ceil(capacity_factor * tokens * top_k / tables.num_experts)
+    buffer = np.ceil(capacity_factor * tokens * top_k[:, None] / tables.num_experts)
     layers, devices = len(tables.start), tables.num_devices
     received = np.zeros((layers, devices))
     for m in range(layers):
@@ -189,7 +193,7 @@ def padded_copies(
         received[m] = np.bincount(
             tables.device[m, :used], tables.share[m, :used], minlength=devices
         )
-    copies = (buffer[None, :, None] * received[:, None, :]).astype(np.float32)
+    copies = (buffer[:, :, None] * received[:, None, :]).astype(np.float32)
     copies[:, np.arange(devices), np.arange(devices)] = 0
     return copies
 
@@ -236,7 +240,8 @@ def dispatch(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return demand [N, N] in bytes and load [N] in token-expert pairs of one layer's dispatch.
 
-    experts [T, K] logical ids; origin [T] the device each token starts on. A copy is the model's
+    experts [T, K] logical ids, -1 after those of a token that has fewer than K; origin [T] the
+    device each token starts on. A copy is the model's
     FP8 hidden state and its scales; nothing is sent from a device to itself. ``columns`` is the
     length of a row of devices, which ``local-first`` and ``lp`` prefer (default: all devices are
     one row); ``spill``, ``capacity_factor`` and ``overflow`` are those of ``DispatchSettings``.
@@ -270,10 +275,14 @@ def dispatch(
     routed = placement.num_experts
     if shape.num_shared_experts and routed == shape.num_experts + 1:
         routed -= 1
-    for name, array, limit in (("experts", ids, routed), ("origin", start, devices)):
-        if array.size and (array.min() < 0 or array.max() >= limit):
-            wrong = array.min() if array.min() < 0 else array.max()
+    given = (("experts", ids, NO_EXPERT, routed), ("origin", start, 0, devices))
+    for name, array, least, limit in given:
+        if array.size and (array.min() < least or array.max() >= limit):
+            wrong = array.min() if array.min() < least else array.max()
             raise InputError(f"{name} must lie in 0..{limit - 1}, got {wrong}")
+    if (early := early_absences(ids)).any():
+        token = np.argmax(early)
+        raise InputError(f"experts of token {token}: -1 (no expert) must come after its experts")
     if columns is not None and columns < 1:
         raise InputError(f"columns must be >= 1, got {columns}")
     if seed < 0:

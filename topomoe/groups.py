@@ -32,6 +32,7 @@ from topomoe.pricing import (
 from topomoe.routed_network import Network
 from topomoe.routing_trace import RoutingTrace
 from topomoe.simulation import collect, run_batches
+from topomoe.stats import max_over_mean
 from topomoe.step import FloatArray, SimulationResult, StepSettings
 from topomoe.topologies.errors import InputError, unknown
 from topomoe.topologies.routing.routing import Routing
@@ -201,7 +202,7 @@ def _synchronous(jobs: Sequence[Job], batches: Sequence[list[Batch]]) -> list[li
                     joint,
                     compute=traffic.compute,
                     other=traffic.other,
-                    max_over_mean=load.max(axis=1) / load.mean(axis=1),
+                    max_over_mean=max_over_mean(load),
                     device_load=load,
                     tokens=traffic.tokens,
                     dropped_share=traffic.dropped_share,

@@ -41,8 +41,7 @@ def expert_load(trace: RoutingTrace, shared_expert: str) -> FloatArray:
     load = trace.load()
     if shared_expert == "local":
         return load
-    tokens = load.sum(axis=1, keepdims=True) / trace.top_k
-    return np.concatenate([load, tokens], axis=1)
+    return np.concatenate([load, np.full((len(load), 1), trace.tokens)], axis=1)
 
 
 def placement_source(trace: RoutingTrace, shared_expert: str) -> RoutingTrace | FloatArray:
@@ -78,6 +77,37 @@ def find_model(
     return found[0] if len(found) == 1 else None
 
 
+def load_with_model(path: str, preset: str) -> tuple[MoEModel | None, RoutingTrace]:
+    """Return the trace and the named model, else the only preset of its shape, else None.
+
+    A named model of other layers than the trace's stands for its shape: it is returned with the
+    trace's MoE layers, and a note says so. So it is with its top-k where the trace's tokens have
+    different numbers of experts. Raises InputError for what ``load_trace`` and ``find_model``
+    refuse.
+    """
+    trace = load_trace(path, model=preset or None)
+    top_k = None if preset and trace.has_absent else trace.usual_top_k
+    model = find_model(preset, trace.num_layers, trace.num_experts, top_k)
+    if model is None:
+        return None, trace
+    notes = []
+    if trace.num_layers != model.num_layers:
+        count = (
+            f"the trace has {trace.num_layers} of the model's {model.num_layers} MoE layers: only "
+            "those are priced"
+            if trace.num_layers < model.num_layers
+            else f"the trace has {trace.num_layers} MoE layers, the model {model.num_layers}: all "
+            f"{trace.num_layers} are priced"
+        )
+        notes.append(f"{model.name}: {count}")
+    if trace.has_absent:
+        notes.append(
+            f"tokens have {trace.pairs_per_token:.3g} experts on average, at most {trace.top_k}"
+        )
+    fitted = replace(model, num_layers=trace.num_layers, top_k=trace.usual_top_k)
+    return fitted, replace(trace, notes=(*trace.notes, *notes))
+
+
 def check_routed(model: MoEModel | None) -> MoEModel:
     """Return the model if its shared expert can be routed; InputError where it cannot."""
     if model is None:
@@ -95,7 +125,8 @@ def load_or_make(
 ) -> tuple[MoEModel, RoutingTrace]:
     """Return the model and the trace in ``folder``; without a folder a synthetic trace.
 
-    ``preset`` names the model; empty, it is the one the trace matches, or deepseek-v3. With
+    ``folder`` is anything that ``load_trace`` takes. ``preset`` names the model, as
+    ``load_with_model`` fits it; empty, it is the one the trace matches, or deepseek-v3. With
     ``node_limit`` a synthetic token's experts come from that many of 8 groups; a recorded trace is
     as its router was, so InputError there.
     """
@@ -108,9 +139,9 @@ def load_or_make(
         return model, made
     if node_limit:
         raise InputError("node_limit is for synthetic traces: a recorded one is as its router was")
-    trace = load_trace(folder, model=preset or None)
-    shape = trace.num_layers, trace.num_experts, trace.top_k
-    return find_model(preset, *shape) or match_model(*shape), trace
+    found, trace = load_with_model(folder, preset)
+    shape = trace.num_layers, trace.num_experts, trace.usual_top_k
+    return found or match_model(*shape), trace
 
 
 def build_topology(

@@ -202,3 +202,13 @@ def match_model(num_layers: int, num_experts: int, top_k: int) -> MoEModel:
         f"no model preset has {num_layers} MoE layers, {num_experts} experts and top-{top_k}: "
         f"name one with model= (one of: {', '.join(MODELS)})"
     )
+
+
+def expert_capacity(factor: float, tokens: int, top_k: int, num_experts: int) -> int:
+    """Return ceil(factor * T * K / E), the token-expert pairs that one expert takes of a batch.
+
+    >>> expert_capacity(1.25, 128, 2, 32), expert_capacity(1.1, 50, 2, 10)
+    (10, 11)
+    """
+    # Rounded first: 1.1 * 100 is 110.00000000000001, and nobody means a twelfth.
+    return ceil(round(factor * (tokens * top_k) / num_experts, 9))

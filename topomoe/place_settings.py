@@ -23,7 +23,7 @@ class PlaceSettings:
     """One placement from a trace or from recorded loads."""
 
     trace: str = ""
-    """Folder of routing traces (.npz); requests are held out to score the placement on."""
+    """Routing trace: folder, .npz file or bundled name; requests are held out to score on."""
     load: str = ""
     """Recorded expert loads instead of a trace: what an engine dumps, .npy, .npz, JSON or CSV; of
     several steps, the later ones are held out."""
@@ -78,7 +78,7 @@ class PlacementsSettings:
     """Placement methods compared on one trace, made on training requests, scored on held-out."""
 
     trace: str = ""
-    """Folder of routing traces (.npz); empty: the synthetic trace of the model."""
+    """Routing trace: folder, .npz file or bundled name; empty: the synthetic one of the model."""
     model: str = ""
     """Model preset; empty: the one the trace matches, deepseek-v3 without a trace."""
     grid: str = "16x8"

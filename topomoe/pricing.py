@@ -24,6 +24,7 @@ from topomoe.network.place_cut import Places, crossing, places
 from topomoe.placement import Placement
 from topomoe.routed_network import Network, Routings
 from topomoe.routing_trace import RoutingTrace
+from topomoe.stats import max_over_mean
 from topomoe.step import FloatArray, StepSettings
 from topomoe.topologies.errors import InputError
 from topomoe.topologies.topology import Topology
@@ -123,7 +124,7 @@ def make_job(
 ) -> Job:
     """Return the job of these inputs; InputError for what does not fit together."""
     shape = (
-        match_model(trace.num_layers, trace.num_experts, trace.top_k)
+        match_model(trace.num_layers, trace.num_experts, trace.usual_top_k)
         if model is None
         else model_preset(model)
     )
@@ -277,10 +278,7 @@ def price(job: Job, traffic: Traffic) -> BatchResult:
         bound=bound,
         compute=traffic.compute,
         other=traffic.other,
-        # Without tokens, as in half a batch of one token, every device has the same.
-        max_over_mean=load.max(axis=1) / load.mean(axis=1)
-        if traffic.tokens
-        else np.ones(len(load)),
+        max_over_mean=max_over_mean(load),
         device_load=load,
         tokens=traffic.tokens,
         dropped_share=traffic.dropped_share,

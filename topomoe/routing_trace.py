@@ -1,13 +1,17 @@
 """A routing trace in memory, and what can be cut from it.
 
 All requests lie one after another in a single array, layer by layer, because every consumer reads
-one layer of many tokens: ``trace.experts[m, positions]``.
+one layer of many tokens: ``trace.experts[m, positions]``. A token of a router that gives tokens
+different numbers of experts (expert choice) has ``NO_EXPERT`` after its own: no pair, which loads
+nothing, sends nothing and computes nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from topomoe.topologies.errors import InputError, unknown
 
 PARTS = ("prompt", "output")
+NO_EXPERT = -1
 TokenIds = tuple[NDArray[np.int64] | None, ...]
 
 
@@ -35,7 +40,7 @@ class Request:
 class RoutingTrace:
     """The routing of Q requests with P positions in all, through M layers of E experts, top-K."""
 
-    experts: NDArray[np.int16]  # [M, P, K] C-contiguous, request after request
+    experts: NDArray[np.int16]  # [M, P, K] C-contiguous, request after request; -1: no expert
     request_start: NDArray[np.int64]  # [Q+1] offsets into P
     request_ids: tuple[str, ...]
     domain_names: tuple[str, ...]  # sorted
@@ -56,8 +61,28 @@ class RoutingTrace:
 
     @property
     def top_k(self) -> int:
-        """Experts a token, K."""
+        """Experts a token, K: the most, where tokens have different numbers of them."""
         return int(self.experts.shape[2])
+
+    @cached_property
+    def pairs_per_token(self) -> float:
+        """Experts a token and layer on average; K where all tokens have as many."""
+        return int(np.count_nonzero(self.experts >= 0)) / (self.num_layers * self.num_positions)
+
+    @property
+    def usual_top_k(self) -> int:
+        """The number of experts that tokens have on average, rounded, at least 1."""
+        return max(1, round(self.pairs_per_token))
+
+    @property
+    def has_absent(self) -> bool:
+        """Whether some token has fewer than K experts."""
+        return self.pairs_per_token < self.top_k
+
+    @property
+    def tokens(self) -> float:
+        """Positions by ``weight``: what a shared expert serves in every layer."""
+        return float(self.num_positions if self.weight is None else self.weight.sum())
 
     @property
     def num_requests(self) -> int:
@@ -101,23 +126,24 @@ class RoutingTrace:
         chosen, weight = self.layer_indices(layers), self._pair_weight()
         return np.stack(
             [
-                np.bincount(self.experts[m].ravel(), weight, minlength=self.num_experts)
+                np.bincount(_shifted(self.experts[m]).ravel(), weight, self.num_experts + 1)[1:]
                 for m in chosen
             ]
         ).astype(np.float64)
 
     def domain_load(self) -> NDArray[np.float64]:
         """Token-expert pairs of every domain, layer and expert, [D, M, E], by ``weight``."""
-        domains, experts = len(self.domain_names), self.num_experts
+        domains, bins = len(self.domain_names), self.num_experts + 1
         weight = self._pair_weight()
-        offset = (self.position_domain.astype(np.int64) * experts)[:, None]
+        offset = (self.position_domain.astype(np.int64) * bins)[:, None]
         counts = np.stack(
             [
-                np.bincount((layer + offset).ravel(), weight, minlength=domains * experts)
+                np.bincount((_shifted(layer) + offset).ravel(), weight, minlength=domains * bins)
                 for layer in self.experts
             ]
         )
-        return counts.reshape(-1, domains, experts).swapaxes(0, 1).astype(np.float64)
+        by_domain = counts.reshape(-1, domains, bins)[..., 1:].swapaxes(0, 1)
+        return np.ascontiguousarray(by_domain, dtype=np.float64)
 
     def _pair_weight(self) -> NDArray[np.float64] | None:
         return None if self.weight is None else np.repeat(self.weight, self.top_k)
@@ -250,6 +276,17 @@ class RoutingTrace:
             weight=None if self.weight is None else self.weight[keep],
         )
         return trace.select(np.flatnonzero(np.diff(start)))
+
+
+def early_absences(experts: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which tokens [...] have -1 before one of their experts [..., K]."""
+    early = (experts[..., :-1] < 0) & (experts[..., 1:] >= 0)
+    return np.asarray(early.any(axis=-1))
+
+
+def _shifted(experts: NDArray[np.int16]) -> NDArray[np.int64]:
+    """Return expert ids + 1, so that 0 counts what is no expert."""
+    return np.add(experts, 1, dtype=np.int64)
 
 
 def _take(ids: TokenIds | None, chosen: NDArray[np.int64]) -> TokenIds | None:

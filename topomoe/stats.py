@@ -97,18 +97,18 @@ def co_activation(trace: RoutingTrace, layer: int) -> tuple[FloatArray, FloatArr
     factor a makes the expected pairs as many as the observed ones: independence given the marginal
     loads, no expert twice. It is NaN on the diagonal and where an expert is never chosen.
     """
-    chosen = trace.experts[trace.layer_indices([layer])[0]].astype(np.int64)
-    experts = trace.num_experts
+    chosen = trace.experts[trace.layer_indices([layer])[0]].astype(np.int64) + 1
+    bins = trace.num_experts + 1  # the first for what is no expert
     weight = None if trace.weight is None else np.repeat(trace.weight, trace.top_k)
-    counts = np.zeros(experts * experts)
+    counts = np.zeros(bins * bins)
     for k in range(trace.top_k):
-        pair = (chosen[:, k, None] * experts + chosen).ravel()
-        counts += np.bincount(pair, weight, minlength=experts * experts)
-    table = counts.reshape(experts, experts)
+        pair = (chosen[:, k, None] * bins + chosen).ravel()
+        counts += np.bincount(pair, weight, minlength=bins * bins)
+    table = np.ascontiguousarray(counts.reshape(bins, bins)[1:, 1:])
     tokens = np.diagonal(table).copy()
     expected = np.outer(tokens, tokens)
     np.fill_diagonal(expected, 0.0)
-    if trace.top_k > 1:
+    if np.count_nonzero(table) > np.count_nonzero(tokens):  # some token has two experts
         expected *= (table.sum() - tokens.sum()) / expected.sum()
     lift = np.full(table.shape, np.nan)
     np.divide(table, expected, out=lift, where=expected > 0)
@@ -120,19 +120,21 @@ def successor_predictability(trace: RoutingTrace) -> tuple[float, float]:
 
     The first is the share of (expert, next layer's expert) pairs of a token whose second is one of
     the K most frequent successors of the first; the second the share of load on the K hottest
-    experts of a layer. Means over layers; the trace itself is both counted and predicted.
+    experts of a layer. Means over layers; the trace itself is both counted and predicted. K is what
+    tokens have on average where they have different numbers of experts.
     """
     if trace.num_layers < 2:
         raise InputError("successors need at least 2 layers, the trace has 1")
-    experts, top_k = trace.num_experts, trace.top_k
+    bins, top_k = trace.num_experts + 1, trace.usual_top_k
     hits = []
     for here, after in zip(trace.experts[:-1], trace.experts[1:], strict=True):
-        counts = np.zeros(experts * experts, dtype=np.int64)
-        for k in range(top_k):
-            pair = here[:, k, None].astype(np.int64) * experts + after
-            counts += np.bincount(pair.ravel(), minlength=experts * experts)
-        best = np.sort(counts.reshape(experts, experts), axis=-1)[:, experts - top_k :]
-        hits.append(best.sum() / counts.sum())
+        counts = np.zeros(bins * bins, dtype=np.int64)
+        for k in range(trace.top_k):
+            pair = (here[:, k, None].astype(np.int64) + 1) * bins + after + 1
+            counts += np.bincount(pair.ravel(), minlength=bins * bins)
+        table = counts.reshape(bins, bins)[1:, 1:]
+        best = np.sort(table, axis=-1)[:, trace.num_experts - top_k :]
+        hits.append(best.sum() / max(table.sum(), 1))
     return float(np.mean(hits)), float(top_share(trace.load()[1:], top_k).mean())
 
 
@@ -169,10 +171,10 @@ def stickiness(
 ) -> tuple[FloatArray, float]:
     """Return how much a token's experts resemble those a few positions before it: ([lags], chance).
 
-    The mean over tokens and layers of |A ∩ B| / K, A the token's experts and B those of the token
-    ``lag`` positions earlier in the same request; NaN where no request is that long. ``chance`` is
-    what two unrelated tokens of the trace share: the mean over layers of sum_e p_e^2 / K with p_e
-    the share of tokens that choose expert e.
+    The mean over tokens and layers of |A ∩ B| over that of |A|, A the token's experts and B those
+    of the token ``lag`` positions earlier in the same request; NaN where no request is that long.
+    ``chance`` is what two unrelated tokens of the trace share: the mean over layers of sum_e p_e^2,
+    over that of |A|, with p_e the share of tokens that choose expert e.
     """
     if any(lag < 1 for lag in lags):
         raise InputError(f"lags must be >= 1, got {list(lags)}")
@@ -182,24 +184,27 @@ def stickiness(
         same = request[lag:] == request[:-lag]
         gap = trace.position[lag:] - trace.position[:-lag]
         later.append(np.flatnonzero(same & (gap == lag)) + lag)
-    shared = np.zeros(len(lags))
+    shared, pairs = np.zeros((2, len(lags)))
     chance = 0.0
     for layer in trace.experts:
-        chosen = np.zeros((trace.num_positions, trace.num_experts), dtype=np.bool_)
-        np.put_along_axis(chosen, layer.astype(np.int64), True, axis=1)
-        chance += float((chosen.mean(axis=0) ** 2).sum())
+        ids = layer.astype(np.int64)
+        # A column more, which -1 finds as the last one: it is no expert and never shared.
+        chosen = np.zeros((trace.num_positions, trace.num_experts + 1), dtype=np.bool_)
+        np.put_along_axis(chosen, ids, True, axis=1)
+        chosen[:, -1] = False
+        chance += float((chosen[:, :-1].mean(axis=0) ** 2).sum())
         for i, lag in enumerate(lags):
-            shared[i] += chosen[(later[i] - lag)[:, None], layer[later[i]]].sum()
-    pairs = np.array([len(index) for index in later]) * trace.num_layers * trace.top_k
+            shared[i] += chosen[(later[i] - lag)[:, None], ids[later[i]]].sum()
+            pairs[i] += np.count_nonzero(ids[later[i]] >= 0)
     overlap = np.full(len(lags), np.nan)
     np.divide(shared, pairs, out=overlap, where=pairs > 0)
-    return overlap, chance / (trace.num_layers * trace.top_k)
+    all_pairs = trace.num_layers * trace.pairs_per_token
+    return overlap, chance / all_pairs if all_pairs else 0.0
 
 
 def summary(trace: RoutingTrace) -> dict[str, NDArray[Any]]:
     """Return a table of every layer's load balance: name of the measure -> [M]."""
     load = trace.load()
-    tokens = load.sum(axis=-1) / trace.top_k
     return {
         "layer": np.arange(trace.num_layers),
         "gini": gini(load),
@@ -210,7 +215,7 @@ def summary(trace: RoutingTrace) -> dict[str, NDArray[Any]]:
         "hottest_expert_share": top_share(load, 1),
         "top_eighth_share": top_share(load, max(trace.num_experts // 8, 1)),
         "idle_experts": (load == 0).sum(axis=-1),
-        "tokens": tokens.astype(np.int64),
+        "tokens": np.full(trace.num_layers, round(trace.tokens)),
     }
 
 

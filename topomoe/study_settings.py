@@ -22,7 +22,7 @@ class StudySettings:
     """Topologies x placements x replica routings on one trace at one budget a device."""
 
     trace: str = ""
-    """Folder of routing traces (.npz); empty: the synthetic trace of the model."""
+    """Routing trace: folder, .npz file or bundled name; empty: the synthetic one of the model."""
     model: str = ""
     """Model preset; empty: the one the trace matches, deepseek-v3 without a trace."""
     grid: str = "16x8"

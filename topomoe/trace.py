@@ -1,28 +1,34 @@
 """Routing traces: which experts a model's router chose for every token of every request.
 
-A trace on disk is a folder with one `.npz` file a request, or one such file.
+A trace on disk is a folder with one `.npz` file a request, one such file, or one file that holds
+all of it. Some ship with topomoe: ``bundled()`` names them.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from topomoe.bundled_traces import bundled, find_trace
 from topomoe.formats.arrays import AnyArray
 from topomoe.model import MODELS, MoEModel, model_preset
+from topomoe.packed_trace import is_packed, read_packed, write_packed
 from topomoe.routing_trace import Request, RoutingTrace
 from topomoe.topologies.errors import InputError
 from topomoe.trace_file import (
     MAX_EXPERT_ID,
     RequestFile,
+    check_experts,
+    stored_ids,
     write_request_file,
 )
 
-__all__ = ["Request", "RoutingTrace", "load_trace", "save_trace"]
+__all__ = ["Request", "RoutingTrace", "bundled", "load_trace", "save_trace"]
 
 
 def load_trace(
@@ -30,10 +36,14 @@ def load_trace(
 ) -> RoutingTrace:
     """Load a folder of `.npz` files, one a request (sorted by name), or a single file.
 
+    A file may also hold a whole trace (``save_trace``); a word that is no path may name one that
+    ships with topomoe (``bundled``).
+
     SGLang's recorder dumps (``per_token``), the responses of SGLang and vLLM (`.json`, `.jsonl`),
     vLLM's arrays (`.npy`) and moe-balance's lines are read too: see ``topomoe.formats.traces``.
 
-    An `.npz` file has ``routed_experts`` [positions, layers, K], any integer type, and may have
+    An `.npz` file of a request has ``routed_experts`` [positions, layers, K], any integer type, -1
+    after the experts of a token that has fewer than K, and may have
     ``request_id`` (else the file's name), ``domain`` (else "all"), ``prompt_token_ids``,
     ``output_token_ids``, ``routed_positions`` (else 0, 1, ...), ``prompt_len``, ``num_experts``
     and ``repetition``. Layers that read as expert 0 throughout are dense and dropped.
@@ -47,14 +57,17 @@ def load_trace(
     from topomoe.formats.traces import read_requests
 
     preset = None if model is None else model_preset(model)
-    files, format_notes = read_requests(Path(path), preset)
+    source, origin = find_trace(path)
+    if is_packed(source):
+        return replace(read_packed(source, num_experts), notes=origin)
+    files, format_notes = read_requests(source, preset)
     _check_agreement(files)
     experts, notes = _stack(files)
     notes = [*format_notes, *notes]
     largest = int(experts.max())
-    number, source = _count_experts(files, experts, largest, num_experts, preset)
-    if source:
-        notes.append(source)
+    number, counted = _count_experts(files, experts, largest, num_experts, preset)
+    if counted:
+        notes.append(counted)
     start = np.concatenate([[0], np.cumsum([len(f.experts) for f in files])]).astype(np.int64)
     _check_ids(files, experts, start, number)
     domains = tuple(sorted({f.domain for f in files}))
@@ -77,14 +90,20 @@ def load_trace(
     )
 
 
-def save_trace(trace: RoutingTrace, folder: str | Path) -> None:
-    """Write a trace as one `.npz` a request, named so that they sort in the trace's order.
+def save_trace(trace: RoutingTrace, path: str | Path) -> None:
+    """Write a trace to one file, where ``path`` ends in `.npz`, else to a folder.
+
+    A file holds all of it, and is written whole or not at all. A folder gets one `.npz` a request,
+    named so that they sort in the trace's order. The same trace gives the same bytes.
 
     Raises InputError where the folder holds `.npz` files of another trace: they would mix.
     """
-    target = Path(folder)
+    target = Path(path)
+    if target.suffix == ".npz":
+        write_packed(trace, target)
+        return
     if target.is_file():
-        raise InputError(f"{target}: is a file, a trace is saved to a folder")
+        raise InputError(f"{target}: is a file, a trace is saved to a folder or a file in .npz")
     digits = max(4, len(str(trace.num_requests - 1)))
     names = [
         f"{q:0{digits}d}-{re.sub(r'[^A-Za-z0-9._-]+', '_', name)[:80]}.npz"
@@ -93,12 +112,15 @@ def save_trace(trace: RoutingTrace, folder: str | Path) -> None:
     strangers = sorted({p.name for p in target.glob("*.npz")} - set(names))
     if strangers:
         raise InputError(f"{target}: holds files of another trace, such as {strangers[0]}")
-    width = np.uint8 if trace.num_experts <= 256 else np.uint16
-    for name, request, loops in zip(names, trace.requests, trace.repetition, strict=True):
+    stored = stored_ids(trace.experts, trace.num_experts)
+    for q, (name, request, loops) in enumerate(
+        zip(names, trace.requests, trace.repetition, strict=True)
+    ):
+        own = stored[:, trace.request_start[q] : trace.request_start[q + 1]]
         fields: dict[str, AnyArray] = {
             "request_id": np.array(request.request_id),
             "domain": np.array(request.domain),
-            "routed_experts": request.routed_experts.astype(width),
+            "routed_experts": own.transpose(1, 0, 2),
             "routed_positions": request.position,
             "num_experts": np.array(trace.num_experts, dtype=np.int32),
         }
@@ -182,22 +204,11 @@ def _count_experts(
 def _check_ids(
     files: list[RequestFile], experts: NDArray[np.int16], start: NDArray[np.int64], number: int
 ) -> None:
-    def place(bad: NDArray[np.bool_]) -> str:  # bad [M, P]
-        p = int(np.flatnonzero(bad.any(axis=0))[0])
+    def place(p: int) -> str:
         q = int(np.searchsorted(start, p, side="right")) - 1
         return f"{files[q].path}: routed_experts at position {files[q].position[p - start[q]]}"
 
-    if experts.max() >= number:
-        raise InputError(
-            f"{place(np.any(experts >= number, axis=-1))}: expert ids must be < num_experts, "
-            f"got {experts.max()} and {number} experts"
-        )
-    if experts.shape[2] > number:
-        raise InputError(f"{files[0].path}: top-{experts.shape[2]} of only {number} experts")
-    ordered = np.sort(experts, axis=-1)
-    twice = (ordered[..., 1:] == ordered[..., :-1]).any(axis=-1)
-    if twice.any():
-        raise InputError(f"{place(twice)}: names an expert twice")
+    check_experts(experts, number, place, str(files[0].path))
 
 
 def _tokens(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topomoe.formats.arrays import AnyArray, read_npz
+from topomoe.routing_trace import NO_EXPERT, early_absences
 from topomoe.topologies.errors import InputError
 from topomoe.topologies.files import write_atomic
 
@@ -24,6 +27,7 @@ KEYS = (
     "num_experts",
     "repetition",
 )
+PACKED_KEY = "request_start"  # what only a file of a whole trace has
 MAX_EXPERT_ID = int(np.iinfo(np.int16).max)
 
 
@@ -34,7 +38,7 @@ class RequestFile:
     path: Path
     request_id: str
     domain: str
-    experts: NDArray[np.int16]  # [positions, layers, K], dense layers still there
+    experts: NDArray[np.int16]  # [positions, layers, K], dense layers still there; -1: no expert
     position: NDArray[np.int32]  # [positions], index in the sequence
     prompt_len: int  # -1: unknown
     num_experts: int | None
@@ -51,6 +55,8 @@ def read_request_file(path: Path) -> RequestFile:
     """
     fields = _read_fields(path)
     if "routed_experts" not in fields:
+        if PACKED_KEY in fields:
+            raise InputError(f"{path}: is a whole trace: give its path, not that of its folder")
         found = ", ".join(fields) or "nothing"
         raise InputError(f"{path}: no field routed_experts (the file has: {found})")
     experts = fields["routed_experts"]
@@ -78,7 +84,7 @@ def read_request_file(path: Path) -> RequestFile:
         path=path,
         request_id=_text(path, fields, "request_id", path.stem),
         domain=_text(path, fields, "domain", "all"),
-        experts=expert_ids(path, experts, position),
+        experts=expert_ids(path, experts, position, absent=True),
         position=position,
         prompt_len=-1 if prompt_len is None else prompt_len,
         num_experts=_integer(path, fields, "num_experts", minimum=1),
@@ -106,7 +112,7 @@ def _read_fields(path: Path) -> dict[str, AnyArray]:
         raise InputError(f"{path}: is empty: truncated or no .npz archive")
     if start == b"\x93NUMPY":
         raise InputError(f"{path}: is no .npz archive")
-    return read_npz(path, KEYS)
+    return read_npz(path, (*KEYS, PACKED_KEY))
 
 
 def _align(
@@ -148,16 +154,60 @@ def _align(
     return np.arange(rows, dtype=np.int32), complete and short == -1
 
 
-def expert_ids(path: Path, experts: AnyArray, position: NDArray[np.int32]) -> NDArray[np.int16]:
-    """Return ids [positions, layers, K] as int16; InputError names the position of a bad one."""
-    outside = (experts < 0) | (experts > MAX_EXPERT_ID)
+def expert_ids(
+    path: Path, experts: AnyArray, position: NDArray[np.int32], absent: bool = False
+) -> NDArray[np.int16]:
+    """Return ids [positions, layers, K] as int16; InputError names the position of a bad one.
+
+    With ``absent``, -1 (no expert) may come after a token's experts.
+    """
+    outside = (experts < (NO_EXPERT if absent else 0)) | (experts > MAX_EXPERT_ID)
     if outside.any():
         row, layer, k = np.argwhere(outside)[0]
         raise InputError(
             f"{path}: routed_experts at position {position[row]}, layer {layer}: expert ids must "
             f"be in 0..{MAX_EXPERT_ID}, got {experts[row, layer, k]}"
         )
+    early = early_absences(experts)
+    if early.any():
+        row, layer = np.argwhere(early)[0]
+        raise InputError(
+            f"{path}: routed_experts at position {position[row]}, layer {layer}: -1 (no expert) "
+            "must come after the token's experts"
+        )
     return experts.astype(np.int16)
+
+
+def check_experts(experts: AnyArray, number: int, place: Callable[[int], str], source: str) -> None:
+    """Check a whole trace's ids [M, P, K], -1 only after a token's experts, against E = number.
+
+    Raises InputError, opening with ``place(p)`` of a position p or with ``source``, for an id that
+    is no expert, an expert twice in a token, and a layer in which no token has any.
+    """
+    if experts.max() >= number:
+        layer, p, _ = np.unravel_index(int(np.argmax(experts)), experts.shape)
+        raise InputError(
+            f"{place(int(p))}, layer {layer}: expert ids must be < num_experts, "
+            f"got {experts.max()} and {number} experts"
+        )
+    if (experts[..., number:] >= 0).any():
+        raise InputError(f"{source}: top-{experts.shape[2]} of only {number} experts")
+    ordered = np.sort(experts, axis=-1)
+    twice = ((ordered[..., 1:] == ordered[..., :-1]) & (ordered[..., 1:] >= 0)).any(axis=-1)
+    if twice.any():
+        layer, p = np.argwhere(twice)[0]
+        raise InputError(f"{place(int(p))}, layer {layer}: names an expert twice")
+    idle = ~(experts[..., 0] >= 0).any(axis=1)
+    if idle.any():
+        raise InputError(f"{source}: no token has an expert in layer {np.argmax(idle)}")
+
+
+def stored_ids(experts: NDArray[np.int16], num_experts: int) -> AnyArray:
+    """Return ids in the narrowest type that holds them all, signed where some are -1."""
+    kinds: tuple[type[Any], ...] = (np.uint8, np.uint16)
+    if (experts < 0).any():
+        kinds = (np.int8, np.int16)
+    return experts.astype(next(kind for kind in kinds if num_experts <= np.iinfo(kind).max + 1))
 
 
 def _text(path: Path, fields: dict[str, AnyArray], name: str, default: str) -> str:

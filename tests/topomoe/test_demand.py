@@ -413,8 +413,12 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         r"experts must lie in 0\.\.7, got 8",
     ),
     "expert negative": (
-        {"experts": np.array([[0, -1], [0, 1], [2, 3]])},
-        r"experts must lie in 0\.\.7, got -1",
+        {"experts": np.array([[0, -2], [0, 1], [2, 3]])},
+        r"experts must lie in 0\.\.7, got -2",
+    ),
+    "no expert first": (
+        {"experts": np.array([[0, 1], [-1, 1], [2, 3]])},
+        r"experts of token 1: -1 \(no expert\) must come after its experts",
     ),
     "expert beyond int16": (
         {"experts": np.array([[65536, 1], [0, 1], [2, 3]])},

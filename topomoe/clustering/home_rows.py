@@ -136,7 +136,7 @@ def moved_bytes(
     positions along. ``model`` None: the preset of the trace's shape.
     """
     shape = (
-        match_model(trace.num_layers, trace.num_experts, trace.top_k)
+        match_model(trace.num_layers, trace.num_experts, trace.usual_top_k)
         if model is None
         else model_preset(model)
     )

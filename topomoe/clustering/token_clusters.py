@@ -4,6 +4,7 @@ ScaleMoE's dynamic expert clustering (PACT 2025), for any top-K: the distance of
 centroid is the number of layers less their overlap, the part of the token's K picks that the
 centroid holds, summed over layers; a centroid holds the K most common picks of its members in every
 layer (the mode, for K = 1), which no other K experts beat. So no iteration raises the distance.
+Where tokens have different numbers of experts, K is what they have on average.
 
 A token's own picks are known only when it has been routed, so what decides where it starts is its
 request's history: the overlap of the earlier positions. A request without one counts as its
@@ -32,7 +33,7 @@ _ITERATIONS = 100
 class TokenClusters:
     """C clusters; ``objective`` is the mean distance of a token after each iteration, in layers."""
 
-    centroids: NDArray[np.int16]  # [C, M, K] expert ids, ascending
+    centroids: NDArray[np.int16]  # [C, M, K] expert ids, ascending; K: what tokens usually have
     objective: FloatArray  # [iterations]
     domain_names: tuple[str, ...]
     domain_cluster: IntArray  # [D] the most common cluster of each domain's tokens
@@ -47,7 +48,9 @@ class TokenClusters:
         """Return the picks that each position shares with each centroid over all layers, [n, C]."""
         from topomoe.clustering import token_clusters_kernel as kernels
 
-        if (trace.num_layers, trace.num_experts, trace.top_k) != (
+        # Where tokens have different numbers of experts, any trace has a usual number of its own.
+        top_k = self.centroids.shape[2] if trace.has_absent else trace.top_k
+        if (trace.num_layers, trace.num_experts, top_k) != (
             *self.centroids.shape[1:2],
             self.num_experts,
             self.centroids.shape[2],
@@ -157,8 +160,9 @@ def _run(
     """Return centroids [C, M, K], the label of each position [n] and the mean distances."""
     from topomoe.clustering import token_clusters_kernel as kernels
 
-    layers, top_k, experts = trace.num_layers, trace.top_k, trace.num_experts
+    layers, top_k, experts = trace.num_layers, trace.usual_top_k, trace.num_experts
     size = np.bincount(owner)
+    own_picks = (trace.experts[:, positions] >= 0).sum(axis=(0, 2))
 
     def modes(label: IntArray, keep: NDArray[np.int16] | None, count: int) -> NDArray[np.int16]:
         counts = np.zeros((count, layers, experts), dtype=np.int64)
@@ -179,7 +183,7 @@ def _run(
     # k-means++: the units nearest to what is drawn are the least likely to be drawn next.
     drawn = [int(rng.integers(len(size)))]
     near = np.zeros(len(size), dtype=np.int64)
-    all_picks = size * layers * top_k
+    all_picks = np.bincount(owner, own_picks).astype(np.int64)
     centroids = np.zeros((0, layers, top_k), dtype=np.int16)
     while True:
         new = modes(np.where(owner == drawn[-1], 0, -1), None, 1)
@@ -200,7 +204,7 @@ def _run(
         score = shared(centroids)
         before, label = label, score.argmax(axis=1)
         picks = int(np.take_along_axis(score, label[:, None], axis=1).sum())
-        objective.append(layers - picks / (len(positions) * top_k))
+        objective.append(layers - layers * picks / int(all_picks.sum()))
         if np.array_equal(before, label):
             break
         centroids = modes(label[owner], centroids, clusters)

@@ -20,7 +20,10 @@ def overlaps(
     for m in range(experts.shape[0]):
         for i in range(positions.size):
             for k in range(experts.shape[2]):
-                held = member[m, experts[m, positions[i], k]]
+                expert = experts[m, positions[i], k]
+                if expert < 0:
+                    break
+                held = member[m, expert]
                 for c in range(held.size):
                     out[i, c] += held[c]
     return out
@@ -38,7 +41,10 @@ def pick_counts(
         for i in range(positions.size):
             if label[i] >= 0:
                 for k in range(experts.shape[2]):
-                    counts[label[i], m, experts[m, positions[i], k]] += 1
+                    expert = experts[m, positions[i], k]
+                    if expert < 0:
+                        break
+                    counts[label[i], m, expert] += 1
 
 
 @kernel

@@ -27,7 +27,7 @@ class DecisionsSettings:
     scenarios: tuple[str, ...] = SCENARIOS
     """Scenarios of gains and queue; boundary and size take default and pools of them."""
     trace: str = ""
-    """Folder of routing traces (.npz); empty: a synthetic trace of the model."""
+    """Routing trace: folder, .npz file or bundled name; empty: a synthetic one of the model."""
     model: str = ""
     """Model preset; empty: the one the trace matches, deepseek-v2-lite without a trace."""
     grid: str = ""

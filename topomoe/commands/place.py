@@ -8,7 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from topomoe.inputs import check_routed, expert_load, find_model, least_exact_slots
+from topomoe.inputs import (
+    check_routed,
+    expert_load,
+    find_model,
+    least_exact_slots,
+    load_with_model,
+)
 from topomoe.model import MoEModel, model_preset
 from topomoe.place_settings import PlaceSettings
 from topomoe.placement import Placement, certificate, load_placement, place
@@ -20,7 +26,6 @@ from topomoe.step import FloatArray
 from topomoe.topologies.errors import InputError, unknown
 from topomoe.topologies.files import check_target
 from topomoe.topologies.registry import MOST_DEVICES, parse_grid
-from topomoe.trace import load_trace
 from topomoe.workload import as_served
 
 DEFAULT_GRID = "16x8"
@@ -61,7 +66,8 @@ def prepare_place(settings: PlaceSettings) -> PlaceInput:
     layers, experts = training.shape
     previous = None
     if settings.previous:
-        previous = load_placement(settings.previous, devices=devices, model=settings.model or None)
+        named = model if settings.model else None  # with the trace's layers
+        previous = load_placement(settings.previous, devices=devices, model=named)
         theirs = (previous.num_layers, previous.num_devices, previous.num_experts)
         if theirs != (layers, devices, experts):
             raise InputError(
@@ -106,8 +112,7 @@ Loaded = tuple[
 
 
 def _from_trace(settings: PlaceSettings) -> Loaded:
-    trace = load_trace(settings.trace, model=settings.model or None)
-    model = find_model(settings.model, trace.num_layers, trace.num_experts, trace.top_k)
+    model, trace = load_with_model(settings.trace, settings.model)
     if settings.shared_expert == "routed":
         check_routed(model)
         if settings.method == "locality":

@@ -112,7 +112,7 @@ def batch_part(
                 trace=given.test.filter(layers=layers.tolist()),
                 tokens_per_device=(size,),
                 batches=int(np.clip(BATCH_TOKENS // size, LEAST_BATCHES, MOST_BATCHES)),
-                top_k=given.train.top_k,
+                top_k=given.train.usual_top_k,
                 seed=settings.seed,
                 columns=given.grid[1],
                 spill=settings.dispatch.spill,

@@ -13,10 +13,12 @@ Rows = list[dict[str, str]]
 
 def describe(trace: RoutingTrace) -> list[tuple[str, Rows]]:
     """Return titled tables: requests by domain, load by layer, stickiness, domain likeness."""
+    several = f" ({trace.pairs_per_token:.3g} on average)" if trace.has_absent else ""
     return [
         (
             f"{trace.num_requests} requests, {trace.num_positions} positions, "
-            f"{trace.num_layers} MoE layers, {trace.num_experts} experts, top-{trace.top_k}",
+            f"{trace.num_layers} MoE layers, {trace.num_experts} experts, "
+            f"top-{trace.top_k}{several}",
             _domains(trace),
         ),
         ("Load over layers", _load(trace)),

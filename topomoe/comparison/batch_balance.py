@@ -22,6 +22,7 @@ from topomoe.demand import (
 )
 from topomoe.placement import Placement
 from topomoe.routing_trace import RoutingTrace
+from topomoe.stats import max_over_mean
 from topomoe.topologies.checked import numbers, whole
 from topomoe.topologies.errors import InputError
 from topomoe.workload import WorkloadSettings, iter_batches
@@ -226,7 +227,7 @@ def _traced(
     for positions, origin, seeds in _batches(trace, placement.num_devices, tokens, batches, seed):
         sent = dispatch_batch(trace.experts, positions, origin, tables, settings, row_of, seeds)
         device_load = sent.slot_load.reshape(trace.num_layers, placement.num_devices, -1).sum(2)
-        ratios.append(device_load.max(axis=1) / device_load.mean(axis=1))
+        ratios.append(max_over_mean(device_load))
         copies = sent.copies.sum(axis=0, dtype=np.float64)
         remote += float(copies.sum())
         cross += float(copies[crossing].sum())

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from math import ceil
-
 import numpy as np
 from numpy.typing import NDArray
 
 from topomoe.topologies.kernel import kernel
 
-DROPPED = np.uint16(65535)  # instead of an expert id: beyond every model's
-
-
-def expert_capacity(factor: float, tokens: int, top_k: int, num_experts: int) -> int:
-    """Return ceil(factor * T * K / E), the token-expert pairs that one expert takes of a batch."""
-    return ceil(factor * (tokens * top_k) / num_experts)
+DROPPED = np.uint16(65535)  # instead of an expert id: beyond every model's, and what -1 becomes
 
 
 @kernel
@@ -43,6 +36,8 @@ def limit_experts(
     taken = np.zeros(num_experts, dtype=np.int64)
     for t in range(len(picks)):
         for k in range(top_k):
+            if picks[t, k] == DROPPED:  # the token has no expert there
+                continue
             expert = int(picks[t, k])
             if taken[expert] >= capacity:
                 found = -1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from topomoe.dispatching.capacity import DROPPED
 from topomoe.dispatching.local_quota import local_quota
 from topomoe.dispatching.replica_dealing import apportion
 from topomoe.dispatching.replica_flow import minimise_largest
@@ -24,15 +25,19 @@ def gather(
     picks: NDArray[np.uint16],
     count: IntArray,
 ) -> None:
-    """Fill picks [T, P] with the tokens' experts, the shared one last, and count [E] them."""
+    """Fill picks [T, P] with the tokens' experts, the shared one last, and count [E] them.
+
+    What is no expert is a pick that is dropped.
+    """
     top_k = experts.shape[1]
     count[:] = 0
     for t in range(len(positions)):
         row = experts[positions[t]]
         for k in range(top_k):
-            expert = np.uint16(row[k])
+            expert = np.uint16(row[k])  # -1 becomes DROPPED
             picks[t, k] = expert
-            count[expert] += 1
+            if expert != DROPPED:
+                count[expert] += 1
         if shared_expert >= 0:
             picks[t, top_k] = shared_expert
     if shared_expert >= 0:

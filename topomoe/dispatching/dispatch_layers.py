@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topomoe.demand import COPIES, Dispatched, DispatchSettings, ReplicaTables
-from topomoe.dispatching.capacity import expert_capacity, limit_experts
+from topomoe.dispatching.capacity import limit_experts
 from topomoe.dispatching.dispatch_kernel import (
     count_copies,
     gather,
@@ -25,6 +25,7 @@ from topomoe.dispatching.replica_dealing import (
     deal_by_share,
 )
 from topomoe.dispatching.replica_flow import device_sums, drop_slivers
+from topomoe.model import expert_capacity
 
 SLIVER = 16  # a replica with less than 1/16 of a device's load is emptied where another has room
 
@@ -43,7 +44,6 @@ def dispatch_layers(
     layers, _, top_k = experts.shape
     num_experts, devices = tables.num_experts, tables.num_devices
     routed = num_experts - (shared_expert >= 0)
-    capacity = expert_capacity(settings.capacity_factor, len(positions), top_k, routed)
     copies = np.zeros((layers, devices, devices), dtype=np.float32)
     slot_load = np.zeros((layers, tables.num_slots), dtype=np.int64)
     wanted = np.zeros((layers, num_experts), dtype=np.int64)
@@ -56,6 +56,8 @@ def dispatch_layers(
         count, quota = wanted[m], np.empty(used, dtype=np.int64)
         gather(experts[m], positions, shared_expert, picks, count)
         if settings.limits:
+            pairs = int(count[:routed].sum())  # T * K where all tokens have K experts
+            capacity = expert_capacity(settings.capacity_factor, pairs, 1, routed)
             count = count.copy()
             reroute = settings.overflow == "reroute-to-next-expert"
             dropped[m], rerouted[m] = limit_experts(picks, count, top_k, routed, capacity, reroute)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from topomoe.model import MoEModel, model_preset
 from topomoe.topologies.errors import InputError
+from topomoe.trace_file import PACKED_KEY
 
 FloatArray = NDArray[np.float64]
 
@@ -153,7 +154,7 @@ def _arrays(path: Path, model: MoEModel | None) -> tuple[FloatArray, tuple[str, 
             )
     else:
         arrays = read_npz(path)
-        if "routed_experts" in arrays:
+        if "routed_experts" in arrays or PACKED_KEY in arrays:
             return _traced(path, model)
         named = [name for name in arrays if name in ("load", "logical_count")]
         names = named or list(arrays)

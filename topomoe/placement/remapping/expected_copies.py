@@ -45,7 +45,7 @@ def from_trace(
     return np.asarray(sent / np.where(tokens > 0, tokens, 1.0)[:, None])
 
 
-def from_load(load: FloatArray, top_k: int, placement: Placement) -> FloatArray:
+def from_load(load: FloatArray, top_k: float, placement: Placement) -> FloatArray:
     """Return copies [M, 1, N] that a token sends to each device when picks are independent.
 
     ``load`` [M, E]: a token picks expert e with probability min(1, K * share of e in the load).
@@ -56,7 +56,7 @@ def from_load(load: FloatArray, top_k: int, placement: Placement) -> FloatArray:
     return np.asarray(1.0 - spared)
 
 
-def from_contents(load: FloatArray, top_k: int, placement: Placement) -> FloatArray:
+def from_contents(load: FloatArray, top_k: float, placement: Placement) -> FloatArray:
     """Return copies [M, N, N] that a token sends from contents x to contents y.
 
     As ``from_load``, but what x holds itself it serves itself, replicas included: only picks that y
@@ -98,6 +98,8 @@ def _count(
             count = 0
             for k in range(picks + (1 if shared_expert >= 0 else 0)):
                 expert = np.int64(experts[m, p, k]) if k < picks else shared_expert
+                if expert < 0:
+                    continue
                 for replica in range(start[m, expert], start[m, expert + 1]):
                     rest = 1.0 - share[m, replica]
                     if rest == 1.0:

@@ -204,7 +204,7 @@ def link_seconds(
 def _traffic(
     placement: Placement,
     trace_or_load: RoutingTrace | ArrayLike,
-    top_k: int,
+    top_k: float,
     grid: tuple[int, int] | None,
     options: PlacementOptions,
     home_rows: NDArray[np.int32] | None,
@@ -248,12 +248,12 @@ def _load_of(trace_or_load: RoutingTrace | ArrayLike) -> FloatArray:
     return np.atleast_2d(np.asarray(source, dtype=np.float64))
 
 
-def _model_of(trace_or_load: RoutingTrace | ArrayLike, num_experts: int) -> tuple[MoEModel, int]:
-    """Return whose tokens are sent, and how many experts each picks."""
+def _model_of(trace_or_load: RoutingTrace | ArrayLike, num_experts: int) -> tuple[MoEModel, float]:
+    """Return whose tokens are sent, and how many experts each picks on average."""
     fitting = [m for m in MODELS.values() if 0 <= num_experts - m.num_experts <= 1]
     model = fitting[0] if fitting else model_preset(_DEFAULT_MODEL)
     if isinstance(trace_or_load, RoutingTrace):
-        return model, trace_or_load.top_k
+        return model, trace_or_load.pairs_per_token
     return model, min(model.top_k, num_experts)
 
 

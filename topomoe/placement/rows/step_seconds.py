@@ -84,7 +84,7 @@ class StepSeconds:
 def trace_model(trace: RoutingTrace) -> MoEModel:
     """Return the first preset of the trace's experts and top-k, else DeepSeek-V3's sizes."""
     for model in MODELS.values():
-        if (model.num_experts, model.top_k) == (trace.num_experts, trace.top_k):
+        if (model.num_experts, model.top_k) == (trace.num_experts, trace.usual_top_k):
             return model
     shape = model_preset(_DEFAULT_MODEL)
-    return replace(shape, num_experts=trace.num_experts, top_k=trace.top_k)
+    return replace(shape, num_experts=trace.num_experts, top_k=trace.usual_top_k)

@@ -97,7 +97,7 @@ def timed_model(problem: PlacementProblem) -> MoEModel:
     is that of every model of one or two bytes a weight.
     """
     experts = problem.num_experts
-    top_k = problem.trace.top_k if problem.trace is not None else None
+    top_k = problem.trace.usual_top_k if problem.trace is not None else None
     if problem.options.timed_model:
         return model_preset(problem.options.timed_model)
     for model in MODELS.values():
