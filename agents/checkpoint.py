@@ -1,35 +1,24 @@
-"""A training's whole state in one file, so that one that was killed ends with the same bytes.
-
-The file is safetensors: plain arrays, and everything else as JSON text in its header. Reading it
-runs no code. It is written under a temporary name and then renamed, so it is there whole, or the
-one before it is.
-"""
+"""An algorithm's whole state as a checkpoint, and an algorithm put where its checkpoint was."""
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
+from topomoe.checkpoint_file import Arrays, Checkpoint
 from topomoe.envs.sb3 import SB3VecEnv
 from topomoe.topologies.errors import InputError
-from topomoe.topologies.files import write_atomic
 
 FORMAT = "topomoe training 1"
 CHECKPOINT = "checkpoint.safetensors"
-Arrays = dict[str, NDArray[Any]]
 # What an algorithm counts beside its weights; those that it lacks are left out.
 COUNTERS = (
     "num_timesteps",
@@ -40,47 +29,6 @@ COUNTERS = (
     "exploration_rate",
 )
 STORED = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
-
-
-@dataclass(frozen=True, eq=False)
-class Checkpoint:
-    """Arrays by name, and plain values."""
-
-    arrays: Arrays
-    values: dict[str, Any]
-
-    def write(self, folder: Path) -> None:
-        """Put the checkpoint in place of the one before it."""
-        header = {"state": json.dumps({"format": FORMAT, **self.values})}
-        arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
-        write_atomic(folder / CHECKPOINT, save(arrays, header))
-
-    @classmethod
-    def read(cls, folder: Path) -> Checkpoint | None:
-        """Return the checkpoint in ``folder``; None where there is none.
-
-        Raises:
-            InputError: the file is damaged or something else.
-        """
-        path = folder / CHECKPOINT
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-        try:
-            arrays = load(content)
-            length = int.from_bytes(content[:8], "little")
-            values = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["state"])
-            if values.pop("format") != FORMAT:
-                raise ValueError(f"format is not {FORMAT!r}")
-        except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-            why = " ".join(str(error).split())
-            raise InputError(
-                f"{path}: not a training's checkpoint ({why}); without it training starts anew"
-            ) from None
-        return cls(arrays, values)
 
 
 def capture(model: BaseAlgorithm, copies: SB3VecEnv) -> Checkpoint:

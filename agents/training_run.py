@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
-from topomoe.agents.checkpoint import CHECKPOINT, Checkpoint, capture, restore
+from topomoe.agents.checkpoint import CHECKPOINT, FORMAT, capture, restore
 from topomoe.agents.dqn import make_dqn
 from topomoe.agents.experience import split
 from topomoe.agents.features import FixedLinear, fit
@@ -28,6 +28,7 @@ from topomoe.agents.regret import EpochRegret
 from topomoe.agents.selection import Selection
 from topomoe.agents.settings import PPOSettings
 from topomoe.agents.training_log import open_log
+from topomoe.checkpoint_file import Checkpoint
 from topomoe.envs.problem import SwitchingProblem
 from topomoe.envs.sb3 import SB3VecEnv
 from topomoe.topologies.errors import InputError
@@ -115,7 +116,9 @@ class TrainingRun(BaseCallback):
         """
         self.progress, self.home = progress, home
         model = self.algorithm_model
-        checkpoint = Checkpoint.read(home) if home is not None and resume else None
+        checkpoint = (
+            Checkpoint.read(home / CHECKPOINT, FORMAT) if home is not None and resume else None
+        )
         total = self.updates * self.round
         if checkpoint is not None:
             self._resume(checkpoint)
@@ -217,7 +220,9 @@ class TrainingRun(BaseCallback):
             "ratios": self.ratios,
             "selected": [self.selection.timesteps, _finite(self.selection.cost)],
         }
-        Checkpoint({**found.arrays, **best}, {**found.values, **values}).write(home)
+        Checkpoint({**found.arrays, **best}, {**found.values, **values}).write(
+            home / CHECKPOINT, FORMAT
+        )
 
     def _resume(self, checkpoint: Checkpoint) -> None:
         values = checkpoint.values
