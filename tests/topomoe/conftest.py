@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from topomoe.run_folder import RunFolder
@@ -13,6 +15,10 @@ from topomoe.settings import to_dict
 from topomoe.study import prepare, run_study
 from topomoe.study_settings import StudySettings
 from topomoe.workload import WorkloadSettings
+
+if TYPE_CHECKING:
+    from topomoe.moe.language_model import LanguageModel
+    from topomoe.moe.text import Corpora
 
 
 def run_small_study(path: Path, notes: tuple[str, ...] = (), **changes: object) -> RunFolder:
@@ -59,3 +65,48 @@ def study_copy(small_study: RunFolder, tmp_path: Path) -> RunFolder:
 def study_runner() -> Callable[..., RunFolder]:
     """``run_small_study``, for other settings."""
     return run_small_study
+
+
+@pytest.fixture(scope="session")
+def small_model() -> Callable[..., LanguageModel]:
+    """A function from a router, a seed and other settings to a language model of bytes."""
+    from topomoe.moe.language_model import LanguageModel
+    from topomoe.moe.settings import LanguageModelSettings
+
+    def build(router: str = "softk", seed: int = 0, **changes: Any) -> LanguageModel:
+        chosen: dict[str, Any] = {
+            "layers": 2,
+            "hidden": 16,
+            "heads": 2,
+            "expert_hidden": 8,
+            "experts": 6,
+            "top_k": 1 if router == "top1" else 2,
+            "router": router,
+        }
+        return LanguageModel(LanguageModelSettings(**{**chosen, **changes}), 256, seed)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def small_corpora() -> Callable[..., Corpora]:
+    """A function from a seed to bytes of random words; those of two domains share few letters."""
+    from topomoe.moe.text import Corpora, Document, make_corpus, make_tokenizer
+
+    words = {
+        "letters": ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"],
+        "signs": ["x=1;", "y+=2;", "(z)", "[0]", "if:", "for:", "def()", "return", "->", "{}"],
+    }
+
+    def build(seed: int = 0) -> Corpora:
+        rng = np.random.default_rng(seed)
+        documents = [
+            Document(f"{domain}-{number}", domain, " ".join(rng.choice(words[domain], size=150)))
+            for domain in words
+            for number in range(8)
+        ]
+        tokenizer = make_tokenizer("bytes", 256, documents)
+        corpus = make_corpus(documents, tuple(words), tokenizer)
+        return Corpora(*corpus.split(0.25, 0.25, seed=0), tokenizer=tokenizer, facts={})
+
+    return build
