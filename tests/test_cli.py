@@ -33,6 +33,7 @@ COMMANDS = (
     "evaluate",
     "delays",
     "decisions",
+    "routers",
     "plot",
     "report",
 )

@@ -33,6 +33,11 @@ SCENARIO = (
 TRAIN = (
     f"{SCENARIO} --timesteps 64 --copies 2 --rollout 8 --batch-size 16 --hidden 4 --candidates 1"
 )
+ROUTERS = (
+    "--domains code --tokenizer bytes --domain-bytes 200000 --adapter-domain code --requests 4 "
+    "--hidden 16 --heads 2 --experts 4 --context 16 --steps 1 --validation-sequences 4 --grid 2x2 "
+    "--processes 1"
+)
 # What each command gets before a case's own words; {out} must not be there afterwards.
 BASE = {
     "study": f"{STUDY} --out {{out}}",
@@ -44,6 +49,7 @@ BASE = {
     "train": f"{TRAIN} --out {{out}}",
     "evaluate": f"{SCENARIO} --seeds 1 --out {{out}}",
     "decisions": "--model mixtral-8x7b --synthetic-requests 24 --processes 1 --out {out}",
+    "routers": f"{ROUTERS} --out {{out}}",
 }
 
 
@@ -633,6 +639,35 @@ OTHERS: dict[str, tuple[str, ...]] = {
     "decisions --processes -1": ("processes must be >= 0, got -1",),
     "decisions --trace {bad}/missing": ("{bad}/missing",),
     "decisions --out {bad}/study": ("already holds a run; --overwrite replaces it",),
+    "routers --routers softtk": ("unknown router 'softtk'; did you mean 'softk'?",),
+    "routers --parts pareta": ("unknown part 'pareta'; did you mean 'pareto'?",),
+    "routers --parts ''": ("parts must name one or more different ones, got []",),
+    "routers --assignments rerout": ("unknown assignment 'rerout'; did you mean 'reroute'?",),
+    "routers --assignment-routers hash": ("unknown assignment router 'hash'",),
+    "routers --losses ginny": ("unknown balance loss 'ginny'; did you mean 'gini'?",),
+    "routers --balance-loss ginny": ("unknown balance_loss 'ginny'; did you mean 'gini'?",),
+    "routers --adapter-variants routd": ("unknown adapter variant 'routd'",),
+    "routers --adapter-domain prose": ("unknown adapter_domain 'prose'",),
+    "routers --domains prosa": ("unknown domain 'prosa'; did you mean 'prose'?",),
+    "routers --top-k 5": ("top_k must be <= experts, got 5 of 4",),
+    "routers --hidden 18 --heads 4": ("hidden must be an even multiple of heads",),
+    "routers --capacity-factors 0": ("router expert-choice needs a capacity_factor > 0",),
+    "routers --capacity-factors nan": ("capacity_factors must be >= 0 and finite, got nan",),
+    "routers --seeds 0": ("seeds must be >= 1, got 0",),
+    "routers --size-experts 8,8": ("size_experts must hold one or more different values",),
+    "routers --learning-rate 0": ("learning_rate must be > 0",),
+    "routers --requests 1": ("requests must be >= 2 a domain, got 1",),
+    "routers --context 1000000": ("domain code", "1000001 tokens"),
+    "routers --pretrained {bad}/none": ("pretrained: {bad}/none", "config.json"),
+    "routers --pretrained {bad}/empty": ("pretrained: {bad}/empty", "config.json"),
+    "routers --trace {bad}/none": ("{bad}/none", "no such file or folder"),
+    "routers --topologies tours": ("unknown topology 'tours'; did you mean 'torus'",),
+    "routers --slots 3": ("slots must be >= experts", "slots=3", "experts=4"),
+    "routers --config {bad}/unknown-key.toml": ("unknown-key.toml: unknown key 'slotz'",),
+    "routers --quick --steps 0": ("steps must be >= 1, got 0",),
+    "routers --processes -1": ("processes must be >= 0, got -1",),
+    "routers --out {bad}/study": ("already holds a run; --resume continues it",),
+    "routers --resume --out {bad}/study": ("is of study, not of routers",),
     "placements --methods exat": ("unknown placement method 'exat'; did you mean 'exact'?",),
     "placements --methods eplb,eplb": ("methods must not name anything twice, got eplb,eplb",),
     "placements --parts metod": ("unknown part 'metod'; did you mean 'method'?",),

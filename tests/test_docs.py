@@ -21,7 +21,7 @@ import pytest
 
 import topomoe as tm
 from topomoe import plots
-from topomoe.plots import evaluation
+from topomoe.plots import evaluation, router_figures
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -47,6 +47,13 @@ SMALLER = {
     "--layers 2 --decode-tokens 32 --prefill-tokens 32 --synthetic-requests 24 --grid 4x4 "
     "--scenarios pools --phase-lengths 4 --redundancies 1 --switch-delays 1s --devices 16 "
     "--seeds 1 --phases 8 --device-flows 16 --optimal-devices 0 --processes 1",
+    "routers": "--hidden 16 --heads 2 --expert-hidden 8 --layers 2 --experts 4 --top-k 2 "
+    "--steps 2 --context 16 --batch-sequences 2 --validation-sequences 4 --seeds 1 --requests 8 "
+    "--tokenizer bytes --domains prose,code --domain-bytes 200000 --adapter-domain code "
+    "--sweep-experts 4 --sweep-top-k 1 --sweep-factors 1 --sweep-steps 2 --timed-steps 1 "
+    "--tune-steps 2 --tune-rates 4e-3 --size-experts 4,8 --size-steps 2 --loss-weights 0.1 "
+    "--loss-steps 2 --adapter-ranks 2 "
+    "--adapter-steps 2 --grid 2x2 --batches 2 --batch-tokens 64 --processes 1",
 }
 PPO = "--timesteps 1024 --copies 16 --batch-size 128 --candidates 2"
 VALUES = "--features linear --ridge 0.1 --horizons 8 --margins 1"
@@ -123,6 +130,7 @@ def test_what_a_page_tells_to_type_works(
     few = plots.draw.FIGURES[:2]  # each figure has its own tests
     monkeypatch.setattr(plots, "FIGURES", few)
     monkeypatch.setattr(plots.draw, "FIGURES", few)
+    monkeypatch.setattr(router_figures, "FIGURES", router_figures.FIGURES[:1])
     drawn = evaluation._figures
     monkeypatch.setattr(evaluation, "_figures", lambda records: itertools.islice(drawn(records), 1))
     tm.save_trace(small_trace, Path("path/to/traces"))

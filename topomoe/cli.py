@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from topomoe.commands.decisions_settings import DecisionsSettings
+from topomoe.commands.routers_settings import RoutersSettings, quick_settings
 from topomoe.commands.settings import LEARNERS, EvaluateSettings
 from topomoe.envs.delay_sweep_settings import DelaySweepSettings
 from topomoe.network_settings import NetworkSettings
@@ -249,7 +250,12 @@ def placements(
 
 @app.command()
 def trace(
-    path: Annotated[str, typer.Argument(help="Folder or file of traces.", metavar="TRACE")] = "",
+    path: Annotated[
+        str,
+        typer.Argument(
+            help="Folder or file of a trace, or the name of a bundled one.", metavar="TRACE"
+        ),
+    ] = "",
     synthetic: Annotated[
         str, typer.Option("--synthetic", help="Draw a synthetic trace of this model instead.")
     ] = "",
@@ -261,7 +267,10 @@ def trace(
     ] = 140,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the synthetic trace.")] = 0,
     out: Annotated[
-        str, typer.Option("--out", help="Folder to write the trace to.", metavar="DIR")
+        str,
+        typer.Option(
+            "--out", help="Folder, or file in .npz, to write the trace to.", metavar="PATH"
+        ),
     ] = "",
 ) -> None:
     """Describe a routing trace, or draw a synthetic one.
@@ -423,6 +432,47 @@ def decisions(
 
 
 @app.command()
+@with_flags(RoutersSettings)
+def routers(
+    out: Out = "runs/routers",
+    config: Config = None,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Smaller defaults: every part in less than five minutes."),
+    ] = False,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    processes: Processes = 0,
+    **flags: Any,
+) -> None:
+    """Train routers of MoE language models, score them, and price what they decide.
+
+    topomoe routers --quick --out runs/routers
+    """
+    settings = merge(RoutersSettings, config, flags, quick_settings() if quick else None)
+    check_processes(processes)
+    from topomoe.commands.routers import prepare_routers, run_routers
+    from topomoe.progress import progress_bars
+    from topomoe.run_folder import RunFolder
+    from topomoe.tables_routers import printed_tables, write_router_tables
+
+    RunFolder.vacant(out, "routers", resume, overwrite)
+    given = prepare_routers(settings)
+    folder = RunFolder.start(
+        out, "routers", to_dict(settings), resume, overwrite, facts=given.facts()
+    )
+    if not (folder.path / "results.parquet").is_file():
+        with progress_bars() as progress:
+            run_routers(settings, given, folder, processes, progress)
+    write_router_tables(folder)
+    for title, rows in printed_tables(folder):
+        say_table(title, rows)
+    draw(folder)
+    typer.echo(f"figures: {folder.path / 'figures'}")
+    typer.echo(f"tables: {folder.path / 'tables'}")
+
+
+@app.command()
 def plot(run: Run) -> None:
     """Redraw the figures of a run from its folder.
 
@@ -486,6 +536,10 @@ def draw(folder: Any) -> list[Path]:
         from topomoe.plots.decisions import draw_decisions
 
         return draw_decisions(folder)
+    if kind == "routers":
+        from topomoe.plots.router_figures import draw_routers
+
+        return draw_routers(folder)
     raise InputError(f"{folder.path}: a run of kind {kind!r} has no figures")
 
 
@@ -535,12 +589,12 @@ def main() -> None:
     try:
         status = app(standalone_mode=False)
         if status == INTERRUPTED:
-            fail("interrupted; --resume continues a study or a training", INTERRUPTED)
+            fail("interrupted; --resume continues a study, a training or a bench", INTERRUPTED)
         sys.exit(status if isinstance(status, int) else 0)
     except InputError as error:
         fail(str(error), 2)
     except (typer.Abort, KeyboardInterrupt):
-        fail("interrupted; --resume continues a study or a training", INTERRUPTED)
+        fail("interrupted; --resume continues a study, a training or a bench", INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

