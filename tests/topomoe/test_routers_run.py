@@ -66,6 +66,7 @@ TINY = {
     "adapter_ranks": "2",
     "adapter_steps": "2",
     "grid": "2x2",
+    "placements": "eplb",
     "batches": "3",
     "batch_tokens": "64",
 }

@@ -121,6 +121,11 @@ class Bench:
         return read_seconds(self.folder / MODELS / home)
 
 
+def shifted(progress: Progress, before: int) -> Progress:
+    """Return what reports the steps of one of a task's trainings, with ``before`` done already."""
+    return lambda done: progress(before + done)
+
+
 def windows(corpus: Corpus, count: int, length: int) -> Requests:
     """Return windows of a corpus, named after their document and place."""
     found = corpus.requests(count, length, seed=0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
+from math import isnan
 from typing import TYPE_CHECKING
 
 from topomoe.commands.router_bench import (
@@ -13,6 +15,7 @@ from topomoe.commands.router_bench import (
     key,
     load_measures,
     only_domain,
+    shifted,
     windows,
 )
 from topomoe.commands.router_parts import set_capacity
@@ -22,6 +25,7 @@ from topomoe.moe import assignment
 from topomoe.moe.adapter_settings import AdapterSettings
 from topomoe.moe.adapters import attach
 from topomoe.moe.evaluation import evaluate
+from topomoe.moe.training import DivergedError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +51,7 @@ def loss_rows(bench: Bench, task: Task, progress: Progress) -> tuple[Rows, Rows]
         )
         done = number * training.steps
         home = f"{task.name}-w{weight:g}"
-        bench.train(home, model, training, task.seed, lambda n, d=done: progress(d + n))  # type: ignore[misc]
+        bench.train(home, model, training, task.seed, shifted(progress, done))
         after = evaluate(model, bench.held_out.tokens)
         rows.append(
             {
@@ -118,17 +122,12 @@ def adapter_rows(bench: Bench, task: Task, progress: Progress) -> tuple[Rows, Ro
                 bench.training(task.router).shortened(settings.adapter_steps), learning_rate=rate
             )
             home = f"{task.name}-r{rank}-l{rate:g}"
-            bench.train(
-                home,
-                model,
-                training,
-                task.seed,
-                lambda n, d=done: progress(d + n),  # type: ignore[misc]
-                corpora,
-            )
+            told = shifted(progress, done)
+            with suppress(DivergedError):
+                bench.train(home, model, training, task.seed, told, corpora)
             done += training.steps
             loss = float(evaluate(model, watched).loss.mean())
-            if best is None or loss < least:
+            if best is None or loss < least or isnan(least):
                 best, least = (model, rate), loss
         assert best is not None
         model, rate = best

@@ -15,6 +15,7 @@ from topomoe.commands.router_bench import (
     Rows,
     key,
     quality_row,
+    shifted,
     timed_evaluation,
     timing_row,
 )
@@ -64,7 +65,7 @@ def size_rows(bench: Bench, task: Task, progress: Progress) -> tuple[Rows, Rows]
         model = bench.untrained(shape, task.seed)
         home = f"{task.name}-{experts}"
         before = number * training.steps
-        bench.train(home, model, training, task.seed, lambda n, b=before: progress(b + n))  # type: ignore[misc]
+        bench.train(home, model, training, task.seed, shifted(progress, before))
         found, _ = timed_evaluation(model, bench.held_out)
         causal = causal_evaluation(bench, model, found)
         rows.append(quality_row(task, model, found, causal.perplexity))

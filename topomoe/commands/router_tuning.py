@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from topomoe.commands.router_bench import Bench, Progress, Rows, key, timing_row
 from topomoe.commands.router_tasks import Task
 from topomoe.moe.evaluation import evaluate
 from topomoe.moe.settings import TrainingSettings
+from topomoe.moe.training import DivergedError
 from topomoe.run_folder import read_parquet
 
 
 def tuning_rows(bench: Bench, task: Task, progress: Progress) -> tuple[Rows, Rows]:
-    """Return the validation perplexity of one trial."""
+    """Return the validation perplexity of one trial; NaN of one that diverged."""
     settings = bench.settings
     training = tuned(
         settings.training.shortened(settings.tune_steps),
@@ -29,17 +30,21 @@ def tuning_rows(bench: Bench, task: Task, progress: Progress) -> tuple[Rows, Row
         task.balance,
     )
     model = bench.untrained(settings.shape(task.router, task.capacity_factor), task.seed)
-    bench.train(task.model, model, training, task.seed, progress)
-    found = evaluate(model, bench.validation.tokens)
     row = {
         "record": "tuning",
         **key(task),
         "learning_rate": task.learning_rate,
         "balance": task.balance,
-        "perplexity": found.perplexity,
-        "loss": float(found.loss.mean()),
-        **found.routing.summary(),
+        "perplexity": nan,
+        "loss": nan,
     }
+    try:
+        bench.train(task.model, model, training, task.seed, progress)
+    except DivergedError:
+        return [row], []
+    found = evaluate(model, bench.validation.tokens)
+    row |= {"perplexity": found.perplexity, "loss": float(found.loss.mean())}
+    row |= found.routing.summary()
     seconds, tokens = bench.seconds(task.model)
     return [row], [timing_row(task, "train", tokens, seconds)]
 

@@ -36,6 +36,10 @@ Progress = Callable[[int, int], None]
 Point = dict[str, float]  # one point of a training curve
 
 
+class DivergedError(InputError):
+    """A training's loss is no longer finite."""
+
+
 @dataclass
 class _Running:
     """What a training counts between two points of its curve."""
@@ -68,6 +72,7 @@ def train(
 
     Raises:
         InputError: the folder holds a training of something else, or a damaged file.
+        DivergedError: the loss is no longer finite.
     """
     wanted = _fingerprint(model, corpora, settings, seed)
     done = Checkpoint.read(folder / MODEL, _MODEL_KIND)
@@ -133,7 +138,7 @@ def _step(
     output = model(tokens[:, :-1])
     loss = functional.cross_entropy(output.logits.flatten(0, 1), tokens[:, 1:].flatten())
     if not torch.isfinite(loss):
-        raise InputError(
+        raise DivergedError(
             f"learning_rate {settings.learning_rate:g} is too much: the loss is {loss:g} at step "
             f"{step} of a model with router {model.settings.router}"
         )
