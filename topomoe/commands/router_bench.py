@@ -47,7 +47,7 @@ class Bench:
 
     @cached_property
     def held_out(self) -> Requests:
-        """Test windows [Q, context + 1], the same for every model; each has a name of its own."""
+        """Test windows [Q, context + 1], the same for every model."""
         return windows(self.corpora.test, self.settings.requests, self.context + 1)
 
     @cached_property
@@ -127,10 +127,8 @@ def shifted(progress: Progress, before: int) -> Progress:
 
 
 def windows(corpus: Corpus, count: int, length: int) -> Requests:
-    """Return windows of a corpus, named after their document and place."""
-    found = corpus.requests(count, length, seed=0)
-    names = [f"{name}:{start}" for name, start in zip(found.names, found.start, strict=True)]
-    return replace(found, names=tuple(names))
+    """Return the same windows of a corpus for every model."""
+    return corpus.requests(count, length, seed=0)
 
 
 def only_domain(corpora: Corpora, domain: str) -> Corpora:

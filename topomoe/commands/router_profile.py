@@ -47,9 +47,9 @@ class Pretrained:
         """Return what the routers choose, or what ``rule`` chooses instead of them."""
         from topomoe.moe.huggingface import profile_huggingface, reassign
 
-        domains = [requests.domain_names[number] for number in requests.domain]
+        domains, names = requests.window_domains, requests.window_names
         with nullcontext() if rule is None else reassign(self.model, rule):
-            return profile_huggingface(self.model, list(requests.tokens), domains, requests.names)
+            return profile_huggingface(self.model, list(requests.tokens), domains, names)
 
     def losses(self, rule: assignment.Assigner | None = None) -> NDArray[np.float64]:
         """Return the mean loss of each held-out window, nats a token, [Q]."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from topomoe.moe.capacity import capacity
-from topomoe.moe.routers.router import Assignment, Router
+from topomoe.moe.routers.router import Assignment, GatedRouter
 from topomoe.moe.routers.selection import Selection
 from topomoe.topologies.errors import InputError
 
 
-class ExpertChoice(Router):
+class ExpertChoice(GatedRouter):
     """Each expert takes the ceil(CF T K / E) tokens that give it most probability.
 
     Zhou et al., "Mixture-of-Experts with Expert Choice Routing" (2022), section 3.2: the softmax is
@@ -27,11 +27,6 @@ class ExpertChoice(Router):
     ) -> None:
         super().__init__(hidden, experts, top_k, capacity_factor, vocabulary)
         self.capacity_factor = capacity_factor
-        self.gate = nn.Parameter(torch.empty(experts, hidden))
-
-    def draw(self, generator: torch.Generator) -> None:
-        """Draw the gate, with a deviation of d^-1/2."""
-        nn.init.normal_(self.gate, std=self.gate.shape[1] ** -0.5, generator=generator)
 
     def forward(
         self,

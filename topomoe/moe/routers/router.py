@@ -51,8 +51,8 @@ class Router(nn.Module):
         """Take note of a training step's ``load`` [E]; only bias-balanced has anything to do."""
 
 
-class TokenChoice(Router):
-    """Every token chooses K experts by the logits of a linear gate."""
+class GatedRouter(Router):
+    """A router with a linear gate: logits are tokens [T, d] times ``gate`` [E, d]."""
 
     def __init__(
         self, hidden: int, experts: int, top_k: int, capacity_factor: float, vocabulary: int
@@ -63,6 +63,10 @@ class TokenChoice(Router):
     def draw(self, generator: torch.Generator) -> None:
         """Draw the gate, with a deviation of d^-1/2."""
         nn.init.normal_(self.gate, std=self.gate.shape[1] ** -0.5, generator=generator)
+
+
+class TokenChoice(GatedRouter):
+    """Every token chooses K experts by the logits of the gate."""
 
     def forward(
         self,

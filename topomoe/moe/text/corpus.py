@@ -27,6 +27,17 @@ class Requests:
     start: NDArray[np.int64]  # [Q] first token, counted in the corpus
     domain_names: tuple[str, ...]
 
+    @property
+    def window_names(self) -> tuple[str, ...]:
+        """A name of its own for each window: its document and first token, [Q]."""
+        pairs = zip(self.names, self.start, strict=True)
+        return tuple(f"{name}@{start}" for name, start in pairs)
+
+    @property
+    def window_domains(self) -> tuple[str, ...]:
+        """The name of each window's domain, [Q]."""
+        return tuple(self.domain_names[number] for number in self.domain)
+
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
