@@ -12,6 +12,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: $(VENV)/installed
+	$(BIN)/topomoe study --trace small-64x6 --model deepseek-v2-lite --slots 256 \
+	    --placements contiguous,eplb,exact --batches 200 --batch-tokens 8192 --resamples 6 \
+	    --out runs/demo/trained --overwrite
 	$(BIN)/topomoe study --slots 384 --placements contiguous,eplb,exact --batches 200 \
 	    --batch-tokens 8192 --resamples 6 --out runs/demo/study --overwrite
 	$(BIN)/topomoe network --topology torus --grid 16x8 --demand zipf \
@@ -20,8 +23,8 @@ demo: $(VENV)/installed
 	    --out runs/demo/ppo --overwrite
 	$(BIN)/topomoe evaluate --agents never-switch,hysteresis,forecast,clairvoyant,runs/demo/ppo \
 	    --out runs/demo/agents --overwrite
-	@echo "report:  $(CURDIR)/runs/demo/study/report.html"
-	@echo "figures: $(CURDIR)/runs/demo/study/figures $(CURDIR)/runs/demo/network/figures $(CURDIR)/runs/demo/agents/figures"
+	@echo "reports: $(CURDIR)/runs/demo/trained/report.html $(CURDIR)/runs/demo/study/report.html"
+	@echo "figures: $(CURDIR)/runs/demo/trained/figures $(CURDIR)/runs/demo/study/figures $(CURDIR)/runs/demo/network/figures $(CURDIR)/runs/demo/agents/figures"
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -q -n auto

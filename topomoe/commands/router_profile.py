@@ -26,7 +26,7 @@ from topomoe.commands.router_changes import assignment_rows, assignment_steps
 from topomoe.commands.router_tasks import Task
 from topomoe.moe import assignment
 from topomoe.moe.load_profile import TRAINED, layer_rows
-from topomoe.moe.text import Requests, make_corpus, parts_of_documents, read_documents
+from topomoe.moe.text import Requests, divided_documents, make_corpus
 from topomoe.routing_trace import RoutingTrace
 from topomoe.stats import coefficient_of_variation
 from topomoe.trace import save_trace
@@ -91,15 +91,7 @@ def load_model(bench: Bench) -> Pretrained:
     torch.set_num_threads(cores())  # a large model is one task alone
     settings, text = bench.settings, bench.settings.text
     model, tokenizer = load_pretrained(settings.pretrained)
-    documents = read_documents(text.domains, text.domain_bytes, text.seed)
-    part = parts_of_documents(
-        [document.domain for document in documents],
-        np.array([document.year for document in documents], dtype=np.int64),
-        text.validation_fraction,
-        text.test_fraction,
-        text.seed,
-        text.held_out,
-    )
+    documents, part = divided_documents(text)
     own = _OwnTokenizer(tokenizer)
     training, test = (
         windows(

@@ -4,7 +4,7 @@
 ``Corpus`` gives training batches and held-out requests. Nothing heavy is loaded before text is.
 """
 
-from topomoe.moe.text.corpora import Corpora, load_corpora, make_corpus
+from topomoe.moe.text.corpora import Corpora, divided_documents, load_corpora, make_corpus
 from topomoe.moe.text.corpus import Corpus, Requests, parts_of_documents
 from topomoe.moe.text.document import Document
 from topomoe.moe.text.documents import available, read_documents
@@ -25,6 +25,7 @@ __all__ = [
     "TextSettings",
     "Tokenizer",
     "available",
+    "divided_documents",
     "load_corpora",
     "load_tokenizer",
     "make_corpus",

@@ -37,15 +37,7 @@ def load_corpora(settings: TextSettings) -> Corpora:
     The tokenizer sees training documents only. The same settings and package versions give the
     same bytes. Raises InputError where a domain's package is missing or its text too little.
     """
-    documents = read_documents(settings.domains, settings.domain_bytes, settings.seed)
-    part = parts_of_documents(
-        [document.domain for document in documents],
-        np.array([document.year for document in documents], dtype=np.int64),
-        settings.validation_fraction,
-        settings.test_fraction,
-        settings.seed,
-        settings.held_out,
-    )
+    documents, part = divided_documents(settings)
     training = [document for document, p in zip(documents, part, strict=True) if p == 0]
     tokenizer = make_tokenizer(settings.tokenizer, settings.vocabulary, training)
     corpus = make_corpus(documents, settings.domains, tokenizer)
@@ -56,6 +48,20 @@ def load_corpora(settings: TextSettings) -> Corpora:
         tokenizer=tokenizer,
         facts=_facts(documents, part, corpus, settings),
     )
+
+
+def divided_documents(settings: TextSettings) -> tuple[tuple[Document, ...], NDArray[np.int64]]:
+    """Return the documents of ``settings`` and the part of each: an index into ``PARTS``, [D]."""
+    documents = read_documents(settings.domains, settings.domain_bytes, settings.seed)
+    part = parts_of_documents(
+        [document.domain for document in documents],
+        np.array([document.year for document in documents], dtype=np.int64),
+        settings.validation_fraction,
+        settings.test_fraction,
+        settings.seed,
+        settings.held_out,
+    )
+    return documents, part
 
 
 def make_corpus(
