@@ -48,7 +48,7 @@ class RoutersSettings:
     """Trainings of every model, with seeds 0, 1, ..."""
     requests: int = 192
     """Held-out windows that perplexities and traces are taken from."""
-    tune_rates: tuple[float, ...] = (2e-3, 4e-3, 8e-3)
+    tune_rates: tuple[float, ...] = (4e-3, 8e-3, 16e-3)
     """tuning: peak learning rates."""
     tune_weights: tuple[float, ...] = (0.01, 0.1)
     """tuning: weights of the balance loss, of routers that take one."""
@@ -220,7 +220,7 @@ def quick_settings() -> RoutersSettings:
         hidden=64,
         expert_hidden=64,
         requests=96,
-        tune_rates=(4e-3, 8e-3),
+        tune_rates=(8e-3, 16e-3),
         tune_weights=(0.1,),
         tune_updates=(1e-2,),
         tune_steps=40,

@@ -65,7 +65,7 @@ class TrainingSettings:
     """Sequences a step."""
     context: int = 128
     """Tokens a sequence."""
-    learning_rate: float = 6e-3
+    learning_rate: float = 8e-3
     """Peak learning rate of AdamW; it falls along a cosine to a tenth."""
     warmup_steps: int = 20
     """Steps over which the learning rate rises."""
