@@ -63,7 +63,7 @@ class RoutersSettings:
     sweep_factors: tuple[float, ...] = (0.9, 1.0, 1.1, 1.25, 1.5)
     """capacity: factors that each model of router softk is measured at; it is trained at
     base_factor."""
-    sweep_steps: int = 100
+    sweep_steps: int = 60
     """capacity: optimiser steps of a model."""
     sweep_seeds: int = 1
     """capacity: trainings of every model."""
@@ -71,7 +71,7 @@ class RoutersSettings:
     """capacity: forward and backward passes that a throughput is measured on, after one more."""
     size_experts: tuple[int, ...] = (8, 16, 32)
     """size: experts a layer."""
-    size_steps: int = 80
+    size_steps: int = 60
     """size: optimiser steps of a model."""
     base_router: str = "softk"
     """losses, adapters: the router whose trained models are fine-tuned."""
@@ -79,7 +79,7 @@ class RoutersSettings:
     """size, losses, assignments, adapters: the capacity factor that models are trained at."""
     losses: tuple[str, ...] = BALANCE_LOSSES
     """losses: balance losses of the fine-tuning."""
-    loss_weights: tuple[float, ...] = (0.01, 0.1, 1.0)
+    loss_weights: tuple[float, ...] = (0.1, 1.0)
     """losses: weights of each."""
     loss_steps: int = 40
     """losses: optimiser steps."""
@@ -92,7 +92,7 @@ class RoutersSettings:
     reroute keeps to is base_factor."""
     adapter_variants: tuple[str, ...] = (*VARIANTS, FULL)
     """adapters: what is trained beside the frozen model; full: the whole model instead."""
-    adapter_ranks: tuple[int, ...] = (4, 16)
+    adapter_ranks: tuple[int, ...] = (8,)
     """adapters: widths inside an adapter."""
     adapter_domain: str = "code"
     """adapters: the domain that they are trained on, and judged by."""
