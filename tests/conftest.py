@@ -69,3 +69,39 @@ def topomoe() -> Callable[..., tuple[int | str | None, str, str]]:
         return exit_.value.code, out.getvalue(), err.getvalue()
 
     return call
+
+
+@pytest.fixture(scope="session")
+def pretrained_model() -> Callable[[Path], Path]:
+    """A function that writes a tiny Mixtral of random weights to a folder, and returns the folder.
+
+    Its tokens are bytes; the test is skipped where transformers is absent.
+    """
+
+    def write(home: Path) -> Path:
+        transformers = pytest.importorskip("transformers")
+        import torch
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+        config = transformers.AutoConfig.for_model(
+            "mixtral",
+            vocab_size=256,
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            num_local_experts=4,
+            num_experts_per_tok=2,
+            max_position_embeddings=64,
+        )
+        torch.manual_seed(0)
+        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(home)
+        letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+        model = Tokenizer(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
+        model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        model.decoder = decoders.ByteLevel()
+        transformers.PreTrainedTokenizerFast(tokenizer_object=model).save_pretrained(home)
+        return home
+
+    return write

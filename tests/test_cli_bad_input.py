@@ -599,7 +599,7 @@ OTHERS: dict[str, tuple[str, ...]] = {
     "plot {bad}/train-half-table": ("train-half-table/results.parquet: cannot read the table",),
     "plot {bad}/train-foreign-table": ("train-foreign-table/results.parquet: not the results",),
     "plot {bad}/train-bad-config": ("train-bad-config/config.toml: not valid TOML",),
-    "report {bad}/train": ("{bad}/train: only a study has a report",),
+    "report {bad}/train": ("{bad}/train: a run of kind 'train' has no report",),
     "stduy --out {out}": ("'stduy'", "'study'"),
     "--versoin": ("--versoin",),
     "place --slots 4": ("slots must be >= experts", "slots=4", "experts=8"),

@@ -122,6 +122,7 @@ def small_trace() -> tm.RoutingTrace:
 def test_what_a_page_tells_to_type_works(
     page: Path,
     small_trace: tm.RoutingTrace,
+    pretrained_model: Callable[[Path], Path],
     topomoe: Call,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -134,6 +135,8 @@ def test_what_a_page_tells_to_type_works(
     drawn = evaluation._figures
     monkeypatch.setattr(evaluation, "_figures", lambda records: itertools.islice(drawn(records), 1))
     tm.save_trace(small_trace, Path("path/to/traces"))
+    if "path/to/model" in page.read_text(encoding="utf-8"):
+        pretrained_model(Path("path/to/model"))
     namespace: dict[str, Any] = {"__name__": page.stem}
     for line, language, content in blocks(page):
         where = f"{page.name}, line {line}"

@@ -454,7 +454,7 @@ def routers(
     from topomoe.commands.routers import prepare_routers, run_routers
     from topomoe.progress import progress_bars
     from topomoe.run_folder import RunFolder
-    from topomoe.tables_routers import printed_tables, write_router_tables
+    from topomoe.tables_routers import printed_tables
 
     RunFolder.vacant(out, "routers", resume, overwrite)
     given = prepare_routers(settings)
@@ -464,12 +464,9 @@ def routers(
     if not (folder.path / "results.parquet").is_file():
         with progress_bars() as progress:
             run_routers(settings, given, folder, processes, progress)
-    write_router_tables(folder)
     for title, rows in printed_tables(folder):
         say_table(title, rows)
-    draw(folder)
-    typer.echo(f"figures: {folder.path / 'figures'}")
-    typer.echo(f"tables: {folder.path / 'tables'}")
+    redraw(folder)
 
 
 @app.command()
@@ -487,7 +484,7 @@ def plot(run: Run) -> None:
 
 @app.command()
 def report(run: Run) -> None:
-    """Rewrite tables and report of a study from its folder.
+    """Rewrite figures, tables and report of a study or a bench of routers from its folder.
 
     topomoe report runs/mine
     """
@@ -498,14 +495,18 @@ def report(run: Run) -> None:
 
 def redraw(folder: Any) -> None:
     """Draw figures, tables and report of a run and say where they are."""
-    if folder.kind != "study":
-        raise InputError(f"{folder.path}: only a study has a report")
+    from topomoe.report import check_kind, write_report
+
+    check_kind(folder)
     draw(folder)
-    from topomoe.report import write_report
-    from topomoe.tables import write_tables
+    if folder.kind == "routers":
+        from topomoe.tables_routers import write_router_tables as write_tables
+    else:
+        from topomoe.tables import write_tables
 
     write_tables(folder)
     typer.echo(f"figures: {folder.path / 'figures'}")
+    typer.echo(f"tables: {folder.path / 'tables'}")
     typer.echo(f"report: {write_report(folder)}")
 
 

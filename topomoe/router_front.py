@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -84,6 +85,15 @@ def losses_by_capacity(
     for factor, own in rows.groupby("capacity_factor"):
         found[float(str(factor))] = document_losses(own)
     return found
+
+
+def reference_of(
+    by_capacity: Mapping[float, tuple[tuple[str, ...], FloatArray, FloatArray]],
+) -> float:
+    """Return the capacity factor that most routers have, of those the largest, of these losses."""
+    most = max(len(names) for names, *_ in by_capacity.values())
+    having = [factor for factor, (names, *_) in by_capacity.items() if len(names) == most]
+    return max(having, key=lambda factor: (factor == 0, factor))
 
 
 def size_losses(ranked: pd.DataFrame) -> tuple[list[str], dict[int, FloatArray]]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from topomoe.moe.ranking import pair_rows, rank_rows, seed_losses, stability_rows
 from topomoe.moe.seed_tests import friedman
-from topomoe.router_front import losses_by_capacity, size_losses
+from topomoe.router_front import losses_by_capacity, reference_of, size_losses
 from topomoe.router_results import (
     NOT_CAUSAL,
     PERPLEXITY,
@@ -37,8 +37,7 @@ def ranking_tables(results: RouterResults) -> list[Table]:
     if not by_capacity:
         return []
     factors = sorted(by_capacity, key=lambda factor: (factor == 0, factor))
-    most = max(len(names) for names, *_ in by_capacity.values())
-    reference = [factor for factor in factors if len(by_capacity[factor][0]) == most][-1]
+    reference = reference_of(by_capacity)
     names, loss, tokens = by_capacity[reference]
     pairs = pair_rows(names, loss, tokens)
     means = {factor: (own[0], seed_losses(*own[1:])) for factor, own in by_capacity.items()}

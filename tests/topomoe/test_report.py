@@ -13,7 +13,7 @@ from topomoe.report import write_report
 from topomoe.report.findings import findings, losing
 from topomoe.report.findings_network import failures
 from topomoe.report.method import charged, left_out
-from topomoe.report.write import asked
+from topomoe.report.study import asked
 from topomoe.run_folder import RunFolder
 from topomoe.study_results import StudyResults, gains, read_study
 from topomoe.tables import study_tables

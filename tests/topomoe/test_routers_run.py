@@ -349,31 +349,10 @@ def trace_of_mixtral(tmp_path: Path) -> Path:
     return tmp_path / "mixtral"
 
 
-def test_a_pretrained_model_is_profiled_and_reassigned(given: RoutersInput, tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    config = transformers.AutoConfig.for_model(
-        "mixtral",
-        vocab_size=256,
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        num_local_experts=4,
-        num_experts_per_tok=2,
-        max_position_embeddings=64,
-    )
-    torch.manual_seed(0)
-    home = tmp_path / "tiny-mixtral"
-    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(home)
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    model = Tokenizer(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
-    model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    model.decoder = decoders.ByteLevel()
-    transformers.PreTrainedTokenizerFast(tokenizer_object=model).save_pretrained(home)
+def test_a_pretrained_model_is_profiled_and_reassigned(
+    given: RoutersInput, tmp_path: Path, pretrained_model: Callable[[Path], Path]
+) -> None:
+    home = pretrained_model(tmp_path / "tiny-mixtral")
     settings = settings_of(
         parts="profile,assignments", assignments="original,random", pretrained=str(home)
     )

@@ -17,7 +17,7 @@ from topomoe.plots import (
     router_rank,
 )
 from topomoe.plots.style import look, save
-from topomoe.router_results import read_routers
+from topomoe.router_results import RouterResults, read_routers
 from topomoe.run_folder import RunFolder
 
 FIGURES: tuple[ModuleType, ...] = (
@@ -31,6 +31,12 @@ FIGURES: tuple[ModuleType, ...] = (
     router_assignments,
     router_adapters,
 )
+
+
+def figures_of(results: RouterResults) -> tuple[ModuleType, ...]:
+    """Return the figures for which the run has results."""
+    with look():
+        return tuple(module for module in FIGURES if module.draw(results) is not None)
 
 
 def draw_routers(folder: RunFolder) -> list[Path]:

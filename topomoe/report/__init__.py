@@ -1,5 +1,5 @@
 """The report of a run: one HTML file that opens without a network."""
 
-from topomoe.report.write import write_report
+from topomoe.report.write import check_kind, write_report
 
-__all__ = ["write_report"]
+__all__ = ["check_kind", "write_report"]

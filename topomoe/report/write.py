@@ -1,100 +1,121 @@
-"""report.html: what was asked, what came out, and what it rests on."""
+"""report.html, for every kind of run that has one: a page's parts, and how they are written."""
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from topomoe.report.findings import findings, losing
-from topomoe.report.method import charged, left_out
 from topomoe.run_folder import RunFolder
-from topomoe.study_results import StudyResults, counted, read_study
-from topomoe.tables import study_tables
+from topomoe.table_text import Table
+from topomoe.topologies.errors import InputError
 from topomoe.topologies.files import write_atomic
 
 REPORT = "report.html"
+KINDS = ("study", "routers")
+Group = tuple[str, tuple[str, ...]]  # a heading, or none, and sentences under it
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as the page shows it: ``image`` is its PNG in base64."""
+
+    name: str
+    title: str
+    caption: str
+    image: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """Sentences under a heading, in lists that may have headings of their own."""
+
+    name: str
+    link: str  # its text in the line of links
+    title: str
+    lists: tuple[Group, ...]
+    tinted: bool = False
+
+
+@dataclass(frozen=True)
+class Page:
+    """What one report says."""
+
+    title: str
+    subtitle: str
+    findings: tuple[Group, ...]
+    asked: tuple[tuple[str, str], ...]
+    pictures: tuple[Picture, ...]
+    tables: tuple[Table, ...]
+    sections: tuple[Section, ...]
+    same: str  # what gives the same numbers again
 
 
 def write_report(folder: RunFolder) -> Path:
     """Write report.html, one file that needs no network, and return its path.
 
     Figures that are not in the folder yet are drawn first. Raises InputError where the results are
-    missing or damaged.
+    missing or damaged, or where runs of this kind have no report.
     """
     import jinja2
 
-    results = read_study(folder)
+    page = _page_of(folder.kind)(check_kind(folder))
+    config = folder.config()
     template = files("topomoe.report").joinpath("template.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    page = environment.from_string(template).render(
-        title=_title(results),
-        asked=asked(results),
-        findings=findings(results),
-        tables=study_tables(results),
-        figures=_figures(folder, results),
-        losing=losing(results),
-        notes=results.config.get("run", {}).get("notes", []),
-        charged=charged(results.config),
-        left_out=left_out(results.config),
-        settings=flatten(results.config),
+    text = environment.from_string(template).render(
+        page=page, notes=config.get("run", {}).get("notes", []), settings=flatten(config)
     )
     path = folder.path / REPORT
-    write_atomic(path, page)
+    write_atomic(path, text)
     return path
 
 
-def asked(results: StudyResults) -> list[tuple[str, str]]:
-    """Return what the study was asked, a name and a value each."""
-    config = results.config
-    workload = config.get("workload", {})
-    summary = results.summary.iloc[0]
-    run = config.get("run", {})
-    batch = f"{workload.get('phase', '')} batch".strip()
-    rows, columns = results.grid
-    requests = int(summary["requests"])
-    held_out = (
-        f"{requests:,} of the {counted(int(run['test_requests']), 'held-out request')}"
-        if "test_requests" in run
-        else counted(requests, "distinct held-out request")
+def check_kind(folder: RunFolder) -> RunFolder:
+    """Return the folder; InputError where runs of its kind have no report."""
+    if folder.kind not in KINDS:
+        raise InputError(
+            f"{folder.path}: a run of kind {folder.kind!r} has no report; "
+            f"{' and '.join(KINDS)} write one"
+        )
+    return folder
+
+
+def _page_of(kind: str) -> Callable[[RunFolder], Page]:
+    if kind == "routers":
+        from topomoe.report.routers import routers_page
+
+        return routers_page
+    from topomoe.report.study import study_page
+
+    return study_page
+
+
+def pictures(
+    folder: RunFolder,
+    figures: Sequence[ModuleType],
+    captions: Sequence[str],
+    draw: Callable[[RunFolder], Any],
+) -> tuple[Picture, ...]:
+    """Return the figures of a run from their files, which ``draw`` makes where one is missing."""
+    paths = [folder.path / "figures" / f"{figure.NAME}.png" for figure in figures]
+    if not all(path.is_file() for path in paths):
+        draw(folder)
+    return tuple(
+        Picture(
+            figure.NAME,
+            figure.TITLE,
+            caption,
+            base64.b64encode(path.read_bytes()).decode("ascii"),
+        )
+        for figure, caption, path in zip(figures, captions, paths, strict=True)
     )
-    others = (
-        counted(int(run["train_requests"]), "other request")
-        if "train_requests" in run
-        else "other requests"
-    )
-    listed = ", ".join
-    facts = [
-        ("trace", _trace(config)),
-        ("model", _shape(results)),
-        ("devices", f"{rows * columns} on a grid of {rows} x {columns}"),
-        ("expert slots", _slots(results)),
-        (
-            "topologies",
-            listed(
-                f"{results.topology_label(n)} ({results.default_routing[n]})"
-                for n in results.topologies
-            ),
-        ),
-        ("placements", listed(dict.fromkeys(p for p, _ in results.groups))),
-        ("replica routing", listed(dict.fromkeys(r for _, r in results.groups))),
-        ("budget", _budget(results)),
-        (
-            "batches",
-            f"{counted(results.num_batches, batch)} of "
-            f"{counted(round(summary['tokens']), 'token')}",
-        ),
-        (
-            "evidence",
-            f"{held_out} and "
-            f"{counted(int(summary['positions']), 'distinct token position')}; placements were "
-            f"made from {others}",
-        ),
-    ]
-    return facts
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -107,77 +128,3 @@ def flatten(config: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
             text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
             settings.append((f"{prefix}{name}", text or "(none)"))
     return settings
-
-
-def _title(results: StudyResults) -> str:
-    rows, columns = results.grid
-    config = results.config
-    what = Path(str(config.get("trace", ""))).name or f"synthetic {_model(config)}"
-    return f"{what} on {rows * columns} devices"
-
-
-def _model(config: dict[str, Any]) -> str:
-    return str(config.get("run", {}).get("model") or config.get("model") or "deepseek-v3")
-
-
-def _trace(config: dict[str, Any]) -> str:
-    trace = str(config.get("trace", ""))
-    if not trace:
-        requests = config.get("synthetic_requests", "")
-        return f"synthetic, of {_model(config)}, {requests} requests, seed {config.get('seed', 0)}"
-    model = config.get("run", {}).get("model") or config.get("model")
-    return f"{trace}, as {model}" if model else f"{trace}, as the model preset of its shape"
-
-
-def _shape(results: StudyResults) -> str:
-    name = results.config.get("run", {}).get("model") or results.config.get("model")
-    layers = counted(results.num_layers, "MoE layer")
-    shape = f"{layers} of {counted(results.num_experts, 'routed expert')}"
-    return f"{name}, {shape}" if name else shape
-
-
-def _slots(results: StudyResults) -> str:
-    rows, columns = results.grid
-    devices = rows * columns
-    asked_for = int(results.config.get("slots", 0))
-    slots = asked_for or int(results.config.get("run", {}).get("slots", 0))
-    least = "" if asked_for else "the least with which exact balance is always possible"
-    parts = [f"{slots}, {slots // devices} a device"] if slots else []
-    return ": ".join([*parts, least] if least else parts)
-
-
-def _budget(results: StudyResults) -> str:
-    config = results.config
-    bandwidth = float(config.get("bandwidth", 0.0))
-    rule = str(config.get("normalise", ""))
-    meaning = {
-        "iso-injection": "the same bytes/s leave every device on every topology",
-        "iso-port": "the same ports of the same rate on every device",
-        "iso-cost": "the dollars of a leaf-spine for every topology by the bill of materials",
-        "iso-power": "the watts of a leaf-spine for every topology by the bill of materials",
-    }.get(rule, "")
-    reference = " of the leaf-spine" if rule in ("iso-cost", "iso-power") else ""
-    inside = (
-        " (rails: of the NICs; the links inside a node come on top)"
-        if "rails" in results.topologies and rule in ("iso-injection", "iso-port")
-        else ""
-    )
-    return f"{rule}: {meaning}, {bandwidth / 1e9:g} GB/s a device{reference}{inside}"
-
-
-def _figures(folder: RunFolder, results: StudyResults) -> list[dict[str, str]]:
-    from topomoe.plots import caption, draw_study, figures_of
-
-    figures = figures_of(results)
-    paths = [folder.path / "figures" / f"{figure.NAME}.png" for figure in figures]
-    if not all(path.is_file() for path in paths):
-        draw_study(folder)
-    return [
-        {
-            "name": figure.NAME,
-            "title": figure.TITLE,
-            "caption": caption(figure, results),
-            "image": base64.b64encode(path.read_bytes()).decode("ascii"),
-        }
-        for figure, path in zip(figures, paths, strict=True)
-    ]
