@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gymnasium.envs.registration import register
 
 if TYPE_CHECKING:
-    from topomoe import formats, network, placement, stats, topologies
+    from topomoe import formats, moe, network, placement, stats, topologies
     from topomoe.demand import dispatch
     from topomoe.model import DEVICES, MODELS, Device, MoEModel
     from topomoe.placement import Placement, place
@@ -34,6 +34,7 @@ __all__ = [
     "dispatch",
     "formats",
     "load_trace",
+    "moe",
     "network",
     "place",
     "placement",
@@ -59,7 +60,7 @@ _HOME = {
     "simulate": "simulation",
     "synthetic_trace": "synthetic",
 }
-_MODULES = ("agents", "envs", "formats", "network", "placement", "stats", "topologies")
+_MODULES = ("agents", "envs", "formats", "moe", "network", "placement", "stats", "topologies")
 
 register(
     id="topomoe/TopologySwitch-v0",

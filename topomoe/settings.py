@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import ast
 import inspect
+import sys
 import textwrap
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from types import UnionType
@@ -37,16 +39,27 @@ def field_docs(cls: type) -> dict[str, str]:
     return docs
 
 
-def _own_docs(cls: type) -> dict[str, str]:
-    tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
-    body = tree.body[0].body  # type: ignore[attr-defined]
+@cache
+def _own_docs(cls: type) -> Mapping[str, str]:
+    found = _classes(cls.__module__).get(cls.__qualname__)
+    if found is None:  # a class inside a function
+        found = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
     docs = {}
-    for here, after in pairwise(body):
+    for here, after in pairwise(found.body):  # type: ignore[attr-defined]
         if isinstance(here, ast.AnnAssign) and isinstance(here.target, ast.Name):
             value = after.value if isinstance(after, ast.Expr) else None
             if isinstance(value, ast.Constant) and isinstance(value.value, str):
                 docs[here.target.id] = " ".join(value.value.split())
     return docs
+
+
+@cache
+def _classes(module: str) -> Mapping[str, ast.stmt]:
+    """Return the classes of a module as written, by name; its source is read once for all."""
+    if module not in sys.modules:
+        return {}
+    source = inspect.getsource(sys.modules[module])
+    return {node.name: node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
 
 
 def parse_value(kind: Any, value: Any, where: str) -> Any:

@@ -183,7 +183,7 @@ def assignment_tables(results: RouterResults) -> list[Table]:
     ]
     for header, column in (("load CV", "load_cv"), ("Gini", "gini")):
         if column in points:
-            columns.append(mean_column(header, [own[column] for own in groups], digits=3))
+            columns.append(mean_column(header, [own[column] for own in groups], places=3))
     for network in all_networks:
         own = [found.get((*key, network), points[:0]) for key in keys]
         times = [1e3 * rows["moe_p99_s"] for rows in own]

@@ -27,13 +27,16 @@ def mean_column(
     sign: bool = False,
     digits: int = 4,
     beside: Sequence[ArrayLike] = (),
+    places: int | None = None,
 ) -> Column:
     """Return a column of means over seeds, with half their interval; n/a where there is none.
 
-    The least mean is written with ``digits`` digits, or as that of ``beside`` would be.
+    They have so many decimal ``places``; where none are given, as many as write the least mean, or
+    that of ``beside``, with ``digits`` digits.
     """
     means = np.array([_mean(values) for values in groups])
-    places = decimals([_mean(values) for values in beside or groups], digits)
+    if places is None:
+        places = decimals([_mean(values) for values in beside or groups], digits)
     written = [f"{mean:.{places}f}" for mean in means]
     bold = f"{np.nanmin(means):.{places}f}" if best and np.isfinite(means).any() else ""
     cells = []
