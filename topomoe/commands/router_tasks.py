@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from topomoe.commands.routers_settings import FULL, RoutersSettings
+from topomoe.commands.routers_settings import FULL, RoutersSettings, swept_router
 
 BASE = "base"  # a task that only trains a model for others
 TUNING = "tuning"
@@ -83,7 +83,7 @@ def tasks_of(settings: RoutersSettings) -> tuple[list[Task], list[Task], list[Ta
         first += [
             Task(
                 "capacity",
-                "softk",
+                swept_router(top_k),
                 settings.base_factor,
                 experts,
                 top_k,
@@ -103,7 +103,7 @@ def _trials(settings: RoutersSettings) -> list[Task]:
     if set(settings.parts) & {"losses", "adapters"}:
         named[settings.base_router] = None
     if "capacity" in settings.parts:
-        named["softk"] = None
+        named |= dict.fromkeys(map(swept_router, settings.sweep_top_k))
     if "assignments" in settings.parts and not settings.pretrained:
         named |= dict.fromkeys(settings.assignment_routers)
     found = []

@@ -61,8 +61,8 @@ class RoutersSettings:
     sweep_top_k: tuple[int, ...] = (1, 2, 4)
     """capacity: experts a token."""
     sweep_factors: tuple[float, ...] = (0.9, 1.0, 1.1, 1.25, 1.5)
-    """capacity: factors that each model of router softk is measured at; it is trained at
-    base_factor."""
+    """capacity: factors that each model, of router softk (top1 for one expert a token), is measured
+    at; it is trained at base_factor."""
     sweep_steps: int = 60
     """capacity: optimiser steps of a model."""
     sweep_seeds: int = 1
@@ -173,7 +173,7 @@ class RoutersSettings:
 
     def _check_shapes(self) -> None:
         """Let every model that will be made check its shape."""
-        self.shape("softk", self.base_factor)
+        self.shape("topk-hard", self.base_factor)
         if {"pareto", "profile"} & set(self.parts):
             for router in self.routers:
                 for factor in self.capacity_factors:
@@ -187,7 +187,7 @@ class RoutersSettings:
         if "capacity" in self.parts:
             for experts in self.sweep_experts:
                 for top_k in self.sweep_top_k:
-                    self.shape("softk", self.base_factor, experts, top_k)
+                    self.shape(swept_router(top_k), self.base_factor, experts, top_k)
 
     def shape(
         self, router: str, capacity_factor: float, experts: int = 0, top_k: int = 0
@@ -203,6 +203,11 @@ class RoutersSettings:
             router=router,
             capacity_factor=capacity_factor,
         )
+
+
+def swept_router(top_k: int) -> str:
+    """Return the router of the part capacity: the softmax of a single logit would teach nothing."""
+    return "top1" if top_k == 1 else "softk"
 
 
 def quick_settings() -> RoutersSettings:

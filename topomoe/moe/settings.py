@@ -49,6 +49,11 @@ class LanguageModelSettings:
             raise unknown("router", self.router, names())
         if self.router == "top1" and self.top_k != 1:
             raise InputError(f"router top1 has top_k 1, got {self.top_k}")
+        if self.router in ("softk", "bias-balanced") and self.top_k == 1:
+            raise InputError(
+                f"router {self.router} needs top_k >= 2: the weight of a single expert would be 1 "
+                "whatever its gate says, which would then learn nothing; top1 is for one expert"
+            )
         if not 0 <= self.capacity_factor < inf:
             raise InputError(f"capacity_factor must be >= 0 and finite, got {self.capacity_factor}")
         if self.router == "expert-choice" and not self.capacity_factor:
