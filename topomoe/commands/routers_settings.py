@@ -232,7 +232,7 @@ def quick_settings() -> RoutersSettings:
         sweep_experts=(64, 128),
         sweep_top_k=(1, 2),
         sweep_factors=(0.9, 1.25, 1.5),
-        sweep_steps=60,
+        sweep_steps=30,
         size_experts=(8, 16),
         size_steps=30,
         loss_weights=(0.1,),
