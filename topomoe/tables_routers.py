@@ -28,6 +28,7 @@ from topomoe.tables_routers_sweeps import (
     capacity_tables,
     size_tables,
     throughput_tables,
+    tuning_tables,
 )
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def router_tables(folder: RunFolder) -> list[Table]:
             size_tables,
             stability_tables,
             adapter_tables,
+            tuning_tables,
             throughput_tables,
         )
         for table in tables(results)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from topomoe.router_results import (
@@ -31,6 +32,7 @@ ADAPTER = (
     *("variant", "rank", "trained_parameters", "seed"),
     *("perplexity_before", "perplexity_after"),
 )
+TUNING = ("router", "learning_rate", "balance", "perplexity")
 SPEED_NOTE = (
     "Tokens a second: tokens processed over wall time, validation left out; of the machine that "
     "ran it, and different from run to run."
@@ -99,6 +101,32 @@ def _rank_text(rows: pd.DataFrame) -> str:
         return "n/a"
     rank, low, high = rows["rank"].iloc[0], rows["seed_rank"].min(), rows["seed_rank"].max()
     return f"{rank}" if low == high == rank else f"{rank} ({low} to {high})"
+
+
+def tuning_tables(results: RouterResults) -> list[Table]:
+    """Return a row a trial: a router's learning rate and balance, and its validation perplexity."""
+    rows = results.rows("tuning", TUNING)
+    if rows.empty:
+        return []
+    least = rows.groupby("router")["perplexity"].transform("min")
+    perplexity = known_column("validation perplexity", rows["perplexity"])
+    cells = zip(perplexity[2], rows["perplexity"] == least, strict=True)
+    return [
+        table_of(
+            "tuning",
+            "Learning rate and balance of each router",
+            "Short trainings with a seed that no other model has, judged on validation text. "
+            "Balance: the weight of the balance loss, of bias-balanced the step of the bias, 0 of "
+            "routers that have neither. Bold: each router's best, with which all other models were "
+            "trained; n/a: it diverged.",
+            [
+                text_column("router", rows["router"]),
+                text_column("learning rate", [f"{v:g}" for v in rows["learning_rate"]], True),
+                text_column("balance", [f"{v:g}" for v in rows["balance"]], True),
+                (perplexity[0], True, [replace(cell, best=bool(best)) for cell, best in cells]),
+            ],
+        )
+    ]
 
 
 def adapter_tables(results: RouterResults) -> list[Table]:

@@ -28,6 +28,7 @@ from topomoe.tables_routers_sweeps import (
     capacity_tables,
     size_tables,
     throughput_tables,
+    tuning_tables,
 )
 from topomoe.topologies.errors import InputError
 
@@ -358,3 +359,27 @@ def test_results_or_timing_of_something_else_are_refused(
     folder = made.folder(tmp_path / "b", None, made.timing.drop(columns="part"))
     with pytest.raises(InputError, match=r"timing\.csv lacks column part"):
         router_tables(folder)
+
+
+def test_the_best_trial_of_each_router_is_bold_and_one_that_diverged_unknown() -> None:
+    trials = pd.DataFrame(
+        {
+            "record": "tuning",
+            "part": "tuning",
+            "router": ["softk", "softk", "hash", "hash"],
+            "learning_rate": [4e-3, 8e-3, 4e-3, 8e-3],
+            "balance": [0.1, 0.1, 0.0, 0.0],
+            "perplexity": [90.0, 80.0, 70.0, float("nan")],
+        }
+    )
+    (table,) = tuning_tables(RouterResults(Path("run"), trials, pd.DataFrame()))
+    found = [(row[0].text, row[1].text, row[3].text, row[3].best) for row in table.rows]
+    assert [row[:2] for row in found] == [
+        ("softk", "0.004"),
+        ("softk", "0.008"),
+        ("hash", "0.004"),
+        ("hash", "0.008"),
+    ]
+    assert [float(row[2]) for row in found[:3]] == [90.0, 80.0, 70.0]
+    assert found[3][2] == "n/a"
+    assert [row[3] for row in found] == [False, True, True, False]
