@@ -61,7 +61,7 @@ class Pretrained:
 
 @dataclass(frozen=True)
 class _OwnTokenizer:
-    """A Hugging Face tokenizer in the form that the text takes."""
+    """A Hugging Face tokenizer as what encodes text."""
 
     tokenizer: Any
 
@@ -74,12 +74,6 @@ class _OwnTokenizer:
             np.array(self.tokenizer(text, add_special_tokens=False)["input_ids"], dtype=np.int32)
             for text in texts
         ]
-
-    def decode(self, token_ids: Any) -> str:
-        return str(self.tokenizer.decode([int(token) for token in token_ids]))
-
-    def to_json(self) -> str:
-        raise NotImplementedError("kept by transformers")
 
 
 def load_model(bench: Bench) -> Pretrained:

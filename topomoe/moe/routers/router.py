@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -12,7 +13,7 @@ from topomoe.moe.routers.selection import Selection
 Assignment = Callable[[Tensor, int], Tensor]  # (scores [T, E], K) -> experts [T, K]
 
 
-class Router(nn.Module):
+class Router(nn.Module, ABC):
     """Maps T tokens to pairs of a token and an expert."""
 
     balances_itself = False  # such a router needs no balance loss
@@ -24,10 +25,11 @@ class Router(nn.Module):
         self.experts = experts
         self.top_k = top_k
 
+    @abstractmethod
     def draw(self, generator: torch.Generator) -> None:
         """Draw the weights."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(
         self,
         hidden: Tensor,
@@ -45,7 +47,6 @@ class Router(nn.Module):
             positions: of expert-choice, where > 0: tokens of one of so many positions compete only
                 with one another, so that no token's experts depend on later tokens.
         """
-        raise NotImplementedError
 
     def after_step(self, load: Tensor, step: float) -> None:
         """Take note of a training step's ``load`` [E]; only bias-balanced has anything to do."""
@@ -95,6 +96,6 @@ class TokenChoice(GatedRouter):
         """Return what the K largest are chosen by, [T, E]."""
         return logits
 
+    @abstractmethod
     def weigh(self, logits: Tensor, probabilities: Tensor, chosen: Tensor) -> Tensor:
         """Return the weights [T, K] of the chosen experts [T, K]."""
-        raise NotImplementedError

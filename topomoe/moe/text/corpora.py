@@ -15,7 +15,7 @@ from topomoe.moe.text.corpus import PARTS, Corpus, parts_of_documents
 from topomoe.moe.text.document import Document
 from topomoe.moe.text.documents import read_documents, versions
 from topomoe.moe.text.settings import TextSettings
-from topomoe.moe.text.tokenizer import Tokenizer, make_tokenizer
+from topomoe.moe.text.tokenizer import Encoder, Tokenizer, make_tokenizer
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ def divided_documents(settings: TextSettings) -> tuple[tuple[Document, ...], NDA
 
 
 def make_corpus(
-    documents: Sequence[Document], domain_names: Sequence[str], tokenizer: Tokenizer
+    documents: Sequence[Document], domain_names: Sequence[str], tokenizer: Encoder
 ) -> Corpus:
     """Return documents, which stand domain after domain as in ``domain_names``, as tokens."""
     token_ids = tokenizer.encode([document.text for document in documents])

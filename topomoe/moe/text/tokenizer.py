@@ -25,8 +25,8 @@ AT_ONCE = 64  # texts
 TokenIds = NDArray[np.int32]
 
 
-class Tokenizer(Protocol):
-    """What turns text into token ids 0..vocabulary-1 and back."""
+class Encoder(Protocol):
+    """What turns text into token ids 0..vocabulary-1."""
 
     @property
     def vocabulary(self) -> int:
@@ -34,6 +34,10 @@ class Tokenizer(Protocol):
 
     def encode(self, texts: Sequence[str]) -> list[TokenIds]:
         """Return the token ids int32 of each text."""
+
+
+class Tokenizer(Encoder, Protocol):
+    """What turns text into token ids and back, and can be stored."""
 
     def decode(self, token_ids: Iterable[int]) -> str:
         """Return the text of token ids; halves of a character come out as U+FFFD."""
