@@ -172,6 +172,18 @@ class SimulationResult:
         """The MoE layers alone."""
         return TimeSummary(self.times.moe)
 
+    def moe_seconds(self) -> dict[str, float]:
+        """Return the seconds of a step's MoE layers: mean, p50, p99, and the means of parts."""
+        times, moe = self.times, self.moe_time
+        return {
+            "moe_s": moe.mean,
+            "moe_p50_s": moe.p50,
+            "moe_p99_s": moe.p99,
+            "dispatch_s": float(times.dispatch.sum(axis=1).mean()),
+            "compute_s": float(times.compute.sum(axis=1).mean()),
+            "combine_s": float(times.combine.sum(axis=1).mean()),
+        }
+
     def to_frame(self) -> pd.DataFrame:
         """Return a row a batch and layer: the parts in seconds, balance and bytes."""
         import pandas as pd

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -110,3 +111,19 @@ def small_corpora() -> Callable[..., Corpora]:
         return Corpora(*corpus.split(0.25, 0.25, seed=0), tokenizer=tokenizer, facts={})
 
     return build
+
+
+@pytest.fixture(scope="session")
+def assert_self_contained() -> Callable[[str], None]:
+    """A function that asserts that a page of HTML needs no other file and no network."""
+
+    def check(page: str) -> None:
+        links = re.findall(r"(?:src|href)\s*=\s*[\"']?([^\"'>\s]*)", page)
+        assert links
+        assert all(link.startswith(("#", "data:image/png;base64,")) for link in links)
+        for forbidden in ("<script", "<link", "<iframe", "@import", "url(", "http:", "https:"):
+            assert forbidden not in page
+        for target in (link[1:] for link in links if link.startswith("#")):
+            assert f'id="{target}"' in page
+
+    return check

@@ -269,16 +269,10 @@ def balance_rows(
 
 def step_row(topology: str, result: SimulationResult) -> dict[str, Any]:
     """Return the seconds of a step's MoE layers on one network, and of their parts."""
-    times, moe = result.times, result.moe_time
     return {
         "record": "step",
         "topology": topology,
-        "moe_s": moe.mean,
-        "moe_p50_s": moe.p50,
-        "moe_p99_s": moe.p99,
-        "dispatch_s": float(times.dispatch.sum(axis=1).mean()),
-        "compute_s": float(times.compute.sum(axis=1).mean()),
-        "combine_s": float(times.combine.sum(axis=1).mean()),
+        **result.moe_seconds(),
         "requests": result.requests,
     }
 

@@ -134,16 +134,10 @@ def scattered(placement: Placement, seed: int) -> Placement:
 
 
 def _summary(result: SimulationResult) -> dict[str, Any]:
-    times, moe = result.times, result.moe_time
     return {
         "record": "step",
-        "moe_s": moe.mean,
-        "moe_p50_s": moe.p50,
-        "moe_p99_s": moe.p99,
-        "dispatch_s": float(times.dispatch.sum(axis=1).mean()),
-        "compute_s": float(times.compute.sum(axis=1).mean()),
-        "combine_s": float(times.combine.sum(axis=1).mean()),
-        "bound_s": float(times.bound.sum(axis=1).mean()),
+        **result.moe_seconds(),
+        "bound_s": float(result.times.bound.sum(axis=1).mean()),
         "dropped_share": float(result.dropped_share.mean()),
         "device_max_over_mean": float(result.max_over_mean.mean()),
         "remote_bytes": float(result.remote_bytes.sum(axis=1).mean()),

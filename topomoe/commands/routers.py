@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from topomoe.commands.processes import cores, run_seeds
 from topomoe.commands.router_tasks import BASE, TUNING, Task, tasks_of
 from topomoe.commands.routers_settings import RoutersSettings
-from topomoe.run_folder import HALF_WRITTEN, RunFolder, read_parquet, write_parquet
+from topomoe.run_folder import HALF_WRITTEN, PARTS, RunFolder, read_parquet, write_parquet
 from topomoe.topologies.errors import InputError
 from topomoe.topologies.files import write_atomic
 
@@ -111,7 +111,7 @@ def run_routers(
 
     rounds = tasks_of(settings)
     kept = {task.model for task in rounds[2]}
-    text = folder.path / ".parts" / _TEXT
+    text = folder.path / PARTS / _TEXT
     write_corpora(text, given.corpora)
     everything = [task for tasks in rounds for task in tasks]
     report = _bars(everything, progress)
@@ -174,7 +174,7 @@ class Worker:
         from topomoe.commands.router_bench import Bench
         from topomoe.commands.router_text import read_corpora
 
-        corpora = read_corpora(self.folder.path / ".parts" / _TEXT)
+        corpora = read_corpora(self.folder.path / PARTS / _TEXT)
         bench = Bench(self.settings, corpora, self.folder.path)
         threads = torch.get_num_threads()
         try:

@@ -19,7 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from topomoe.moe.huggingface_families import check_family, routers
-from topomoe.moe.huggingface_hooks import Assigner, Capture, capture, reassign
+from topomoe.moe.huggingface_hooks import Capture, capture, reassign
+from topomoe.moe.language_model import Assigner
 from topomoe.moe.sequence_trace import check_sequences, trace_of_sequences
 from topomoe.routing_trace import RoutingTrace
 from topomoe.topologies.checked import whole, whole_numbers

@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from topomoe.moe.huggingface_families import family, routers, routing
+from topomoe.moe.language_model import Assigner
 from topomoe.topologies.errors import InputError
-
-# (MoE layer, scores [T, E], K) -> experts [T, K], distinct in each row.
-Assigner = Callable[[int, Tensor, int], Tensor]
 
 
 class Capture:

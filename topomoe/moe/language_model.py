@@ -14,7 +14,8 @@ from topomoe.moe.settings import LanguageModelSettings
 
 ROTARY_BASE = 10_000.0
 HEAD_DEVIATION = 0.02  # of the first weights of the output
-Assigner = Callable[[int, Tensor, int], Tensor]  # (layer, scores [T, E], K) -> experts [T, K]
+# (layer, scores [T, E], K) -> experts [T, K], distinct in each row.
+Assigner = Callable[[int, Tensor, int], Tensor]
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 from topomoe.plots.router_style import legend_above, router_styles, scale, spread
-from topomoe.plots.style import BLACK, GREY, MARKERS, new_figure
+from topomoe.plots.style import BLACK, GREY, MARKERS, new_figure, panel_rows, panels
 from topomoe.router_results import ORIGINAL, RouterResults, assignment_points
 
 if TYPE_CHECKING:
@@ -42,17 +42,13 @@ def draw(results: RouterResults) -> Figure | None:
     looks = router_styles(points["router"])
     names = [ORIGINAL, *dict.fromkeys(name for name in points["assignment"] if name != ORIGINAL)]
     marker = {name: MARKERS[place % len(MARKERS)] for place, name in enumerate(names)}
-    across = min(_ACROSS, len(found))
-    down = -(-len(found) // across)
-    figure = new_figure(0.9 + 3.6 * down)
-    axes = list(figure.subplots(down, across, sharey=True, squeeze=False).ravel())
-    for spare in axes[len(found) :]:
-        spare.remove()
-    for axis, (network, rows) in zip(axes, found.items(), strict=False):
+    figure = new_figure(0.9 + 3.6 * panel_rows(len(found), _ACROSS))
+    axes = panels(figure, len(found), columns=_ACROSS, sharex=False)
+    for axis, (network, rows) in zip(axes, found.items(), strict=True):
         _panel(axis, rows, looks, marker)
-        axis.set_title(network, loc="left", fontweight="bold")
+        axis.set_title(str(network), loc="left", fontweight="bold")
         axis.set_xlabel("p99 time saved (%)")
-    for axis in axes[::across][:down]:
+    for axis in axes[::_ACROSS]:
         axis.set_ylabel("held-out perplexity")
     scale(axes[0].yaxis, points["perplexity"])
     legend_above(figure, _legend(looks, marker), 6)

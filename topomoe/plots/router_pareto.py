@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 from topomoe.plots.router_style import legend_above, router_styles, scale, spread
-from topomoe.plots.style import BLACK, new_figure
+from topomoe.plots.style import BLACK, new_figure, panel_rows, panels
 from topomoe.router_front import front, pareto_points
 from topomoe.router_results import (
     NOT_CAUSAL,
@@ -55,18 +55,14 @@ def draw(results: RouterResults) -> Figure | None:
     found = dict(iter(points.groupby("network", sort=False)))
     looks, factors = router_styles(points["router"]), capacities(points)
     size = dict(zip(factors, np.linspace(*_SIZES, len(factors)), strict=True))
-    across = min(_ACROSS, len(found))
-    down = -(-len(found) // across)
-    figure = new_figure(0.9 + 3.9 * down)
-    axes = list(figure.subplots(down, across, sharey=True, squeeze=False).ravel())
-    for spare in axes[len(found) :]:
-        spare.remove()
-    for axis, (network, rows) in zip(axes, found.items(), strict=False):
+    figure = new_figure(0.9 + 3.9 * panel_rows(len(found), _ACROSS))
+    axes = panels(figure, len(found), columns=_ACROSS, sharex=False)
+    for axis, (network, rows) in zip(axes, found.items(), strict=True):
         _panel(axis, rows, looks, size)
-        axis.set_title(network, loc="left", fontweight="bold")
+        axis.set_title(str(network), loc="left", fontweight="bold")
         axis.set_xlabel("MoE layers of a step, p99 (ms)")
         scale(axis.xaxis, rows["ms"])
-    for axis in axes[::across][:down]:
+    for axis in axes[::_ACROSS]:
         axis.set_ylabel("held-out perplexity")
         scale(axis.yaxis, np.concatenate([points["perplexity"], points[PERPLEXITY]]))
     legend_above(figure, _legend(points, looks, size), 7)

@@ -130,11 +130,13 @@ def topology_styles(topologies: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     return styles
 
 
-def panels(figure: Figure, count: int, sharey: bool = True, columns: int = COLUMNS) -> list[Axes]:
+def panels(
+    figure: Figure, count: int, sharey: bool = True, columns: int = COLUMNS, sharex: bool = True
+) -> list[Axes]:
     """Return ``count`` panels that share their axes, at most ``columns`` side by side."""
     across = min(count, columns)
     down = -(-count // across)
-    grid = figure.subplots(down, across, sharex=True, sharey=sharey, squeeze=False)
+    grid = figure.subplots(down, across, sharex=sharex, sharey=sharey, squeeze=False)
     axes: list[Axes] = list(grid.ravel())
     for number, spare in enumerate(axes[count:], count):
         spare.remove()
